@@ -1,0 +1,63 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+MAKEFLAGS += --no-builtin-rules
+
+# The distribution's own Python: the tests run the agent as an unprivileged user, who must be able to read it.
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES = $(shell find adf_agent examples -name __pycache__ -prune -o -print 2>/dev/null)
+
+# For Python 3.11 to 3.13 on amd64 and arm64, from whatever index pip is set up with: none is named in the files.
+COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock" $(LOCK_OPTIONS) pyproject.toml
+
+# The tests are for the installed wheel: no Python started from here may import the source tree instead.
+export PYTHONSAFEPATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup venv demo test lint bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup venv ## boot examples/hello on a Docker engine, with AWS emulated
+	@tools/with-docker $(BIN)/adf-sandbox demo
+
+test: setup venv lint ## everything that CI checks
+	@tools/with-docker $(BIN)/pytest
+
+lint: venv
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy adf_agent tests
+
+bench: setup venv ## speed and memory, as ratios to a shell pipeline
+	@tools/with-docker $(BIN)/python tests/bench
+
+setup: ## install the system packages that are missing
+	@tools/setup
+
+venv: $(VENV)/wheel.stamp ## .venv with the pinned dependencies and the wheel built from this checkout
+
+$(VENV)/requirements.stamp: requirements-dev.txt | setup
+	@echo "venv: installing requirements-dev.txt into $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes --no-deps --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/wheel.stamp: $(VENV)/requirements.stamp pyproject.toml README.md LICENSE $(SOURCES)
+	@echo "venv: building the wheel and installing it"
+	@rm -rf build/wheel && mkdir -p build/wheel
+	@$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
+	@$(BIN)/pip install --quiet --no-deps --no-index --force-reinstall build/wheel/*.whl
+	@touch $@
+
+lock: ## resolve the requirements files again
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/pip install --quiet uv
+	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --all-extras --output-file requirements-dev.txt
+
+clean: ## remove what make has made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
