@@ -1,0 +1,57 @@
+"""One call in a thread of its own, waited for until a deadline and left behind after it."""
+
+import contextvars
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from typing import Any, Generic, TypeVar
+
+from adf_agent.deadline import Deadline
+
+T = TypeVar("T")
+LOOK_SECONDS = 0.1  # how soon a set stop event ends a wait; an answer ends it at once
+
+
+class Task(Generic[T]):
+    """*call*, running. Its thread never holds up the process's exit, as an executor's would."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.future: Future[T] = Future()
+        context = contextvars.copy_context()  # the log's bound keys
+        threading.Thread(target=context.run, args=(self._run, call), daemon=True).start()
+
+    def _run(self, call: Callable[[], T]) -> None:
+        try:
+            self.future.set_result(call())
+        except BaseException as error:  # noqa: BLE001  the thread's one boundary: result() raises it again
+            self.future.set_exception(error)
+
+    @property
+    def value(self) -> T:
+        """What the call returned, once it has."""
+        return self.future.result(timeout=0)
+
+    def done(self) -> bool:
+        return self.future.done()
+
+    def result(self, deadline: Deadline) -> T:
+        """What the call returned or raised. Raises Stopped, or TimeoutError at the deadline; the call then goes on."""
+        while not self.future.done():
+            deadline.check()
+            if deadline.expired():
+                raise TimeoutError
+            wait([self.future], min(LOOK_SECONDS, deadline.remaining()))
+        return self.future.result()
+
+
+def settle(tasks: Sequence[Task[Any]], stop: threading.Event) -> None:
+    """Waits until all *tasks* have ended well. Where one fails, sets *stop* for the others and raises its error.
+
+    Each task keeps its deadline by itself, as only it can say what it was waiting for.
+    """
+    futures = [task.future for task in tasks]
+    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+    for future in done:
+        if error := future.exception():
+            stop.set()
+            raise error
