@@ -1,0 +1,306 @@
+"""`adf.toml`, which a release may carry beside its Dockerfile, and the values that it shares with the settings."""
+
+import difflib
+import math
+import posixpath
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from adf_agent.errors import ReleaseError
+
+T = TypeVar("T")
+NAME = "adf.toml"
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+LEAST_MEMORY = 6 * 2**20  # bytes; the engine refuses a container with less
+
+
+def duration(value: str | float) -> float:
+    """Seconds, from `90s`, `15m`, `2h`, or a number of seconds. Raises ValueError."""
+    form = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value), re.ASCII)
+    if isinstance(value, bool) or form is None:
+        raise ValueError(f"{value!r} is no duration: write 90s, 15m, 2h or a number of seconds")
+    return float(form[1]) * SECONDS[form[2]]
+
+
+def size(value: str | int) -> int:
+    """Bytes, from Docker's form: `512m`, `1g`, `64k`, or a number of bytes. Raises ValueError."""
+    form = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:(?<=[kmgt])i?b|b)?", str(value).lower(), re.ASCII)
+    if isinstance(value, bool) or form is None:
+        raise ValueError(f"{value!r} is no size: write 512m, 1g or a number of bytes")
+    return int(float(form[1]) * BYTES[form[2]])
+
+
+@dataclass(frozen=True)
+class Port:
+    """A *container* port and the *host* port that it is published on, 1 to 65535 each."""
+
+    host: int
+    container: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+    @classmethod
+    def parse(cls, text: str) -> "Port":
+        """From `80:8000` (host, container), `8000` (both), either with `/udp` or `/tcp`. Raises ValueError."""
+        form = re.fullmatch(r"(?:(\d{1,5}):)?(\d{1,5})(?:/(tcp|udp))?", text.strip(), re.ASCII)
+        if form is None:
+            raise ValueError(f"{text!r} is no port to publish: write 80:8000, 8000 or 8000/udp")
+        host, container = int(form[1] or form[2]), int(form[2])
+        if not (0 < host < 2**16 and 0 < container < 2**16):
+            raise ValueError(f"{text!r} is no port to publish: ports go from 1 to 65535")
+        return cls(host, container, "udp" if form[3] == "udp" else "tcp")
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.container}" + ("" if self.protocol == "tcp" else f"/{self.protocol}")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How health is asked for: an HTTP GET of *path*, a TCP connection, or the image's HEALTHCHECK.
+
+    *port* is the container's, None for `docker`; *path* is empty but for `http`.
+    """
+
+    kind: Literal["http", "tcp", "docker"]
+    port: int | None = None
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Probe":
+        """From `http://:8000/health`, `tcp://:8000` or `docker`. Raises ValueError."""
+        if text == "docker":
+            return cls("docker")
+        form = re.fullmatch(r"(?:(tcp)://:(\d{1,5})/?|(http)://:(\d{1,5})((?:/[!-~]*)?))", text, re.ASCII)
+        if form is None:
+            raise ValueError(
+                f"{text!r} is no probe: write http://:8000/health, tcp://:8000 or docker, with the container's port and no host"
+            )
+        port = int(form[2] or form[4])
+        if not 0 < port < 2**16:
+            raise ValueError(f"{text!r} is no probe: ports go from 1 to 65535")
+        return cls("tcp", port) if form[1] else cls("http", port, form[5] or "/")
+
+    def __str__(self) -> str:
+        return "docker" if self.port is None else f"{self.kind}://:{self.port}{self.path}"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A folder of the host, or a named volume, as *target* in the container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Volume":
+        """From `source:/target`, with `:ro` for read-only. Raises ValueError."""
+        form = re.fullmatch(r"(/[^:]*|[A-Za-z0-9][\w.-]+):(/[^:]+)(?::(ro|rw))?", text, re.ASCII)
+        if form is None:
+            raise ValueError(f"{text!r} is no volume: write /folder:/target or name:/target, with :ro for read-only")
+        return cls(form[1], form[2], form[3] == "ro")
+
+
+@dataclass(frozen=True)
+class Ulimit:
+    """A resource limit under Docker's name for it (`nofile`); -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+def _typed(kind: type[T], name: str) -> Callable[[Any], T]:
+    def parse(value: Any) -> T:
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"must be {name}, not {value!r}")  # noqa: TRY004  callers know ValueError only
+        return value
+
+    return parse
+
+
+_string, _boolean, _list = _typed(str, "a string"), _typed(bool, "true or false"), _typed(list, "a list")
+_table, _integer = _typed(dict, "a table"), _typed(int, "a whole number")
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(_string(item) for item in _list(value))
+
+
+def _word(value: Any) -> str:
+    if not _string(value).strip():
+        raise ValueError("must not be empty")
+    return str(value)
+
+
+def _inside(value: Any) -> str:
+    path = posixpath.normpath(_word(value))
+    if path.startswith("/") or path == "." or ".." in value.split("/"):
+        raise ValueError(f"must be a relative path inside the release, not {value!r}")
+    return path
+
+
+def _arguments(value: Any) -> dict[str, str]:
+    return {name: _string(text) for name, text in _table(value).items()}
+
+
+def _publish(value: Any) -> tuple[Port, ...]:
+    return tuple(Port.parse(str(item) if type(item) is int else _string(item)) for item in _list(value))
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    return tuple(shlex.split(value)) if isinstance(value, str) else _strings(value)
+
+
+def _memory(value: Any) -> int:
+    if (memory := size(value)) < LEAST_MEMORY:
+        raise ValueError(f"{value!r} is too little: Docker demands 6m at least")
+    return memory
+
+
+def _cpus(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"must be a number above 0, not {value!r}")
+    return float(value)
+
+
+def _volumes(value: Any) -> tuple[Volume, ...]:
+    return tuple(map(Volume.parse, _strings(value)))
+
+
+def _ulimits(value: Any) -> tuple[Ulimit, ...]:
+    return tuple(_ulimit(name, limit) for name, limit in _table(value).items())
+
+
+def _ulimit(name: str, limit: Any) -> Ulimit:
+    match limit if isinstance(limit, list) else [limit, limit]:
+        case [int(soft), int(hard)] if soft >= -1 and hard >= -1 and (hard == -1 or -1 < soft <= hard):
+            return Ulimit(name, soft, hard)
+    raise ValueError(f"{name} must be a number or [soft, hard] with soft at most hard, not {limit!r}")
+
+
+def _wait(value: Any) -> float:
+    if not (seconds := duration(value)):
+        raise ValueError("must be more than 0 seconds")
+    return seconds
+
+
+def _count(value: Any) -> int:
+    if _integer(value) < 1:
+        raise ValueError(f"must be 1 or more, not {value!r}")
+    return int(value)
+
+
+def _key(parse: Callable[[Any], Any], default: Any = None) -> Any:
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True)
+class Build:
+    """`[build]`, how the image is built.
+
+    - `dockerfile`: its path inside the release; `Dockerfile`
+    - `target`: the stage to build; the last one
+    - `args`: table of build arguments, strings; none
+    """
+
+    dockerfile: str = _key(_inside, "Dockerfile")
+    target: str | None = _key(_word)
+    args: Mapping[str, str] = field(default_factory=dict, metadata={"parse": _arguments})
+
+
+@dataclass(frozen=True)
+class Container:
+    """`[container]`, how the container runs.
+
+    - `publish`: list of ports, `"80:8000"` (host, container), `8000`, `"53:53/udp"`; the image's EXPOSE
+    - `command`: list of strings, or one string that is split as a shell would; the image's CMD
+    - `memory`: most that it may use, `"512m"`, `"1g"` or a number of bytes, `"6m"` at least; no limit
+    - `cpus`: share of processors, a number above 0; no limit
+    - `user`: `"name"`, `"uid"` or `"uid:gid"`; the image's USER
+    - `read_only`: true for a root file system that can't be written; false
+    - `volumes`: list of `"source:/target"`, `"source:/target:ro"`; none
+    - `ulimits`: table of Docker's names, a number or `[soft, hard]`, -1 for unlimited; the engine's
+    - `stop_timeout`: from SIGTERM to SIGKILL; `"30s"`
+    """
+
+    publish: tuple[Port, ...] = _key(_publish, ())
+    command: tuple[str, ...] | None = _key(_command)
+    memory: int | None = _key(_memory)
+    cpus: float | None = _key(_cpus)
+    user: str | None = _key(_word)
+    read_only: bool = _key(_boolean, default=False)
+    volumes: tuple[Volume, ...] = _key(_volumes, ())
+    ulimits: tuple[Ulimit, ...] = _key(_ulimits, ())
+    stop_timeout: float = _key(duration, 30.0)
+
+
+@dataclass(frozen=True)
+class Health:
+    """`[health]`, when the app counts as healthy. Durations are `"90s"`, `"15m"`, `"2h"` or a number of seconds.
+
+    - `probe`: `"http://:8000/health"`, `"tcp://:8000"` (the container's port) or `"docker"`; as ADF_HEALTH
+    - `interval`: between two probes; `"5s"`
+    - `timeout`: of one probe; `"2s"`
+    - `healthy_threshold`: good answers in a row until healthy; 1
+    - `unhealthy_threshold`: bad answers in a row until unhealthy; 3
+    - `start_timeout`: from the container's start to healthy; `"5m"`
+    """
+
+    probe: Probe | None = _key(lambda value: Probe.parse(_string(value)))
+    interval: float = _key(_wait, 5.0)
+    timeout: float = _key(_wait, 2.0)
+    healthy_threshold: int = _key(_count, 1)
+    unhealthy_threshold: int = _key(_count, 3)
+    start_timeout: float = _key(_wait, 300.0)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a release says about itself; without an `adf.toml`, the defaults."""
+
+    build: Build = Build()
+    container: Container = Container()
+    health: Health = Health()
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Manifest":
+        """The manifest of `adf.toml`'s bytes. Raises ReleaseError, which names the key and what it must be."""
+        try:
+            sections = tomllib.loads(data.decode())
+        except (ValueError, RecursionError) as error:
+            raise ReleaseError(
+                f"{NAME} is not valid TOML: {error}", hint=f"Mend {NAME} and make the release anew."
+            ) from error
+        kinds = {"build": Build, "container": Container, "health": Health}
+        _known("section", "", sections, list(kinds))
+        return cls(**{name: _section(kinds[name], name, table) for name, table in sections.items()})
+
+
+def _section(kind: type[T], section: str, table: Any) -> T:
+    parsers = {key.name: key.metadata["parse"] for key in fields(kind)}  # type: ignore[arg-type]
+    key = ""
+    try:
+        _known("key", f" in [{section}]", _table(table), list(parsers))
+        values = {}
+        for key, value in table.items():  # noqa: B007  the error names it
+            values[key] = parsers[key](value)
+    except ValueError as error:
+        raise ReleaseError(
+            f"{NAME}: [{section}] {key}".rstrip() + f": {error}", hint=f"Mend {NAME} and make the release anew."
+        ) from error
+    return kind(**values)
+
+
+def _known(what: str, where: str, given: Mapping[str, Any], known: list[str]) -> None:
+    for key in given:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ReleaseError(
+                f"{NAME}: unknown {what} {key!r}{where}: {nearest!r} is the nearest one",
+                hint=f"Known are {', '.join(known)}.",
+            )

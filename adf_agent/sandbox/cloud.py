@@ -1,0 +1,64 @@
+"""AWS on loopback: moto's server and the metadata service of one instance, in this process."""
+
+import logging
+import os
+from contextlib import ExitStack
+from typing import Any, Self
+
+import boto3
+import requests
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+from adf_agent.sandbox.imds import Imds, Instance
+
+
+class Cloud:
+    """A context manager. Port 0 is any free one. moto's state belongs to the process: one Cloud at a time."""
+
+    def __init__(
+        self, instance: Instance | None = None, address: str = "127.0.0.1", port: int = 0, imds_port: int = 0
+    ) -> None:
+        self.imds = Imds(instance, address, imds_port)
+        self.endpoint = ""
+        self._moto = ThreadedMotoServer(address, port, verbose=False)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it writes a line a request
+        with ExitStack() as stack:
+            stack.enter_context(self.imds)
+            self._moto.start()
+            stack.callback(self._moto.stop)
+            self.endpoint = "http://{}:{}".format(*self._moto.get_host_and_port())
+            self.reset()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def environment(self) -> dict[str, str]:
+        """What an agent needs to take this for AWS. Region and credentials are not in it: they come from IMDS."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.imds.endpoint,
+            "AWS_CONFIG_FILE": os.devnull,  # nor do they come from the folder of whoever runs this
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def client(self, service: str, access_key: str = "sandbox", secret_key: str = "sandbox") -> Any:  # noqa: S107
+        """A boto3 client of *service*, for who prepares the cloud."""
+        session = boto3.Session(access_key, secret_key, region_name=self.imds.instance.region)
+        return session.client(service, endpoint_url=self.endpoint)
+
+    def reset(self) -> None:
+        """Empties moto, and lets it answer every caller."""
+        self._post("reset", b"")
+        self._post("reset-auth", b"inf")
+
+    def enforce_permissions(self) -> None:
+        """From now on only what a caller's IAM policies allow is answered. moto does not evaluate conditions."""
+        self._post("reset-auth", b"0")
+
+    def _post(self, what: str, data: bytes) -> None:
+        requests.post(f"{self.endpoint}/moto-api/{what}", data, timeout=10).raise_for_status()
