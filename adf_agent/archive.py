@@ -8,43 +8,19 @@ import itertools
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from adf_agent import dockerignore, manifest
 from adf_agent.errors import ReleaseError
 from adf_agent.manifest import Manifest
+from adf_agent.notation import Limits
 from adf_agent.tarball import CHUNK, LONGEST, UNPRINTABLE, Stream, members, plain, reading, refuse
 
 KEPT = 4 * 1024 * 1024  # bytes of text files and hard links' names that are remembered
 RATIO_FROM = 100_000_000  # bytes unpacked: a small file of zeros is no attack
 Kind = Literal["file", "folder", "symlink"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The most that a release may be: *members* with their folders, *bytes* unpacked, unpacked:compressed *ratio*."""
-
-    members: int = 200_000
-    bytes: int = 10 * 2**30
-    ratio: int = 250
-
-    @classmethod
-    def parse(cls, text: str) -> "Limits":
-        """From `members=200000,bytes=10g,ratio=250`, as ADF_ARCHIVE_LIMIT; what is not named keeps its default.
-
-        Raises ValueError.
-        """
-        limits = {}
-        for part in filter(None, text.replace(" ", "").split(",")):
-            name, _, value = part.partition("=")
-            if name not in {key.name for key in fields(cls)}:
-                raise ValueError(f"{part!r} is no archive limit: write members=200000,bytes=10g,ratio=250")
-            limits[name] = manifest.size(value)
-            if not limits[name]:
-                raise ValueError(f"{part!r} is no archive limit: it must be 1 or more")
-        return cls(**limits)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,18 @@
 """What an AWS answer means: one place that tells a transient fault from a permanent one."""
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from http import HTTPStatus
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ResponseStreamingError,
+)
+from botocore.parsers import ResponseParserError
 
 from adf_agent.errors import AgentError
 
@@ -16,8 +28,16 @@ TRANSIENT = frozenset({
 })  # fmt: skip
 DENIED = frozenset({
     "AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess", "AuthorizationError",
+    "403",  # where an answer has no body
 })  # fmt: skip
-FAULTS = (ClientError, BotoCoreError)
+BROKEN_OFF = (
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+    CredentialRetrievalError,
+    ResponseParserError,
+)
+FAULTS = (ClientError, BotoCoreError, ResponseParserError)  # the last: no AWS answer at all, a proxy's page
 
 
 def code(error: Exception) -> str:
@@ -35,21 +55,28 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
     name = code(error)
     if name in DENIED:
         return kind(
-            f"{action} on {resource} is denied to this instance's role",
+            f"{action} on {resource} is denied to this instance's role{_detail(error)}",
             hint=f"Allow {action} on {resource} in the role of the instance profile.",
         )
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return kind(
             f"{action} on {resource}: there are no AWS credentials",
             hint="Attach an instance profile to the instance.",
             cause="dependency",
             transient=True,  # a profile's credentials reach IMDS some seconds after the start
         )
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(error, ClientError) else 0
-    transient = not isinstance(error, ClientError) or name in TRANSIENT or status >= 500  # noqa: PLR2004
+    transient = name in TRANSIENT or _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, BROKEN_OFF)
     return kind(
-        f"{action} on {resource} failed: {name}{_detail(error)}", cause="dependency" if transient else None, transient=transient
+        f"{action} on {resource} failed: {name}{_detail(error)}",
+        hint="It may pass: see the AWS Health Dashboard." if transient else f"See that {resource} is the right name.",
+        cause="dependency" if transient else None,
+        transient=transient,
     )
+
+
+def _status(error: Exception) -> int:
+    metadata = error.response.get("ResponseMetadata", {}) if isinstance(error, ClientError) else {}
+    return int(metadata.get("HTTPStatusCode", 0))
 
 
 def _detail(error: Exception) -> str:

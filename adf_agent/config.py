@@ -3,20 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, Self
 
-from botocore.exceptions import ClientError
-
-from adf_agent import aws
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ConfigError
+from adf_agent.secret import Answer, asking, decrypt, pages, resolve
+from adf_agent.secret import Clients as SecretClients
 
-Answer = Mapping[str, Any]
 Item = Mapping[str, Mapping[str, Any]]  # as DynamoDB has it: {"Value": {"S": "text"}}
 Origin = Literal["base", "overlay"]
 Form = Literal["Value", "Secret", "Ref", "Unset"]
@@ -37,27 +35,9 @@ class DynamoDB(Protocol):
     def query(self, **request: Any) -> Answer: ...
 
 
-class KMS(Protocol):
-    def decrypt(self, **request: Any) -> Answer: ...
-
-
-class SSM(Protocol):
-    def get_parameters(self, **request: Any) -> Answer: ...
-
-
-class SecretsManager(Protocol):
-    def batch_get_secret_value(self, **request: Any) -> Answer: ...
-
-
 @dataclass(frozen=True)
-class Clients:
-    """Clients of one *region*. Those for secrets are asked for only where one is there; each call gives the same one."""
-
-    region: str
+class Clients(SecretClients):
     dynamodb: DynamoDB
-    kms: Callable[[], KMS]
-    ssm: Callable[[], SSM]
-    secretsmanager: Callable[[], SecretsManager]
 
 
 @dataclass(frozen=True, repr=False, slots=True)
@@ -123,11 +103,6 @@ def partitions(app: str, release: str | None) -> dict[Origin, str]:
     return {"base": app} if release is None else {"base": app, "overlay": f"{app}@{release}"}
 
 
-def encryption_context(app: str, name: str) -> dict[str, str]:
-    """What KMS binds a secret to: its ciphertext is of no use under another app or name."""
-    return {"App": app, "Name": name}
-
-
 def read(app: str, release: str | None, table: str, clients: Clients, deadline: Deadline) -> AppConfig:
     """The whole config of *release* of *app*; no key at all is a config too.
 
@@ -140,34 +115,13 @@ def read(app: str, release: str | None, table: str, clients: Clients, deadline: 
         found[form][name] = content
     # Each secret is tried again by itself: one that is throttled does not ask for all the others once more.
     secrets = {
-        name: deadline.retry(partial(_decrypt, app, name, cipher, clients)) for name, cipher in found["Secret"].items()
+        name: deadline.retry(partial(decrypt, app, name, cipher, clients)) for name, cipher in found["Secret"].items()
     } | resolve(found["Ref"], clients, deadline)
     texts = dict(sorted((found["Value"] | secrets).items()))
     _check_environment(texts)
     origins: dict[str, Origin] = {name: "base" if items[name]["App"]["S"] == app else "overlay" for name in texts}
     values = {name: Value(text, name in secrets, origins[name]) for name, text in texts.items()}
     return AppConfig(app, release, MappingProxyType(values), revision)
-
-
-def resolve(references: Mapping[str, str], clients: Clients, deadline: Deadline) -> dict[str, str]:
-    """The texts that *references* (who asks → `ssm:…` or `secretsmanager:…`) stand for, by who asks.
-
-    Raises ConfigError, which names who asks and the reference.
-    """
-    for name, reference in references.items():
-        if not re.match("(ssm|secretsmanager):.", reference):  # not shown: it may be a secret in the wrong place
-            raise ConfigError(f"{name} does not refer to ssm:… or secretsmanager:…", hint=f"Correct the Ref of {name}.")
-    texts: dict[str, str] = {}
-    for store, most, ask in (("ssm:", 10, _parameters), ("secretsmanager:", 20, _secrets)):  # most: the API's limit
-        ids = sorted({ref.removeprefix(store) for ref in references.values() if ref.startswith(store)})
-        for start in range(0, len(ids), most):
-            found = deadline.retry(partial(ask, ids[start : start + most], clients))
-            texts |= {store + each: text for each, text in found.items()}
-    if missing := [f"{reference} (for {name})" for name, reference in references.items() if reference not in texts]:
-        raise ConfigError(
-            f"not found in {clients.region}: {', '.join(missing)}", hint="Create it there, or correct the Ref."
-        )
-    return {name: texts[reference] for name, reference in references.items()}
 
 
 def _snapshot(app: str, release: str | None, table: str, clients: Clients) -> tuple[int | None, dict[str, Item]]:
@@ -209,8 +163,8 @@ def _items(partition: str, table: str, clients: Clients) -> list[Item]:
         "ConsistentRead": True,
     }
     with _asking_table("Query", table, clients.region):
-        pages = _pages(clients.dynamodb.query, request, "LastEvaluatedKey", "ExclusiveStartKey")
-        return [item for page in pages for item in page["Items"]]
+        answers = pages(clients.dynamodb.query, request, "LastEvaluatedKey", "ExclusiveStartKey")
+        return [item for page in answers for item in page["Items"]]
 
 
 def _form(name: str, item: Item) -> tuple[Form, Any]:
@@ -230,62 +184,9 @@ def _form(name: str, item: Item) -> tuple[Form, Any]:
     return form, item[form][FORMS[form]]
 
 
-def _decrypt(app: str, name: str, cipher: bytes, clients: Clients) -> str:
-    context = encryption_context(app, name)
-    other = (f"the secret {name} of {app} can't be decrypted as such", f"Encrypt it again, with the context {context}.")
-    with _asking("kms:Decrypt", f"the key of secret {name}", InvalidCiphertextException=other):
-        plain: bytes = clients.kms().decrypt(CiphertextBlob=cipher, EncryptionContext=context)["Plaintext"]
-    with suppress(UnicodeDecodeError):  # it holds the secret: nothing is raised from it
-        return plain.decode()
-    raise ConfigError(f"the secret {name} of {app} is not UTF-8 text", hint="An environment holds text only.")
-
-
-def _parameters(names: list[str], clients: Clients) -> dict[str, str]:
-    """The texts of those parameters that exist, by name or ARN, with `:version` or `:label`, as in *names*."""
-    with _asking("ssm:GetParameters", f"parameters {', '.join(names)}"):
-        found = clients.ssm().get_parameters(Names=names, WithDecryption=True)["Parameters"]
-    return {each[by] + (each.get("Selector") or ""): each["Value"] for each in found for by in ("Name", "ARN")}
-
-
-def _secrets(ids: list[str], clients: Clients) -> dict[str, str]:
-    """The texts of those secrets that exist, by name, ARN, and ARN without its 7 random last characters."""
-    with _asking("secretsmanager:BatchGetSecretValue", f"secrets {', '.join(ids)}"):
-        call = clients.secretsmanager().batch_get_secret_value
-        pages = [*_pages(call, {"SecretIdList": ids}, "NextToken", "NextToken")]
-    for error in (error for page in pages for error in page.get("Errors", ())):
-        if error["ErrorCode"] != "ResourceNotFoundException":
-            with _asking("secretsmanager:GetSecretValue", f"secret {error['SecretId']}"):
-                answer = {"Error": {"Code": error["ErrorCode"], "Message": error.get("Message", "")}}
-                raise ClientError(answer, "BatchGetSecretValue")
-    found = [secret for page in pages for secret in page.get("SecretValues", ())]
-    for secret in found:
-        if "SecretString" not in secret:
-            raise ConfigError(f"the secret {secret['Name']} is binary", hint="An environment holds text only.")
-    return {by: each["SecretString"] for each in found for by in (each["Name"], each["ARN"], each["ARN"][:-7])}
-
-
-def _pages(call: Callable[..., Answer], request: Answer, got: str, sent: str) -> Iterator[Answer]:
-    page = call(**request)
-    yield page
-    while page.get(got):
-        page = call(**request, **{sent: page[got]})
-        yield page
-
-
-@contextmanager
-def _asking(action: str, resource: str, **particular: tuple[str, str]) -> Iterator[None]:
-    """Raises AWS's errors as ConfigError; *particular* holds sentence and hint of codes with a meaning of their own."""
-    try:
-        yield
-    except aws.FAULTS as error:
-        if meaning := particular.get(aws.code(error)):
-            raise ConfigError(meaning[0], hint=meaning[1]) from error
-        raise aws.fault(error, ConfigError, action, resource) from error
-
-
 def _asking_table(action: str, table: str, region: str) -> AbstractContextManager[None]:
     where, make = f"{table} in {region}", f"Make it with {SCHEMA}, or name another one by ADF_CONFIG_TABLE."
-    return _asking(
+    return asking(
         f"dynamodb:{action}",
         f"table {where}",
         ResourceNotFoundException=(f"there is no config table {where}", make),

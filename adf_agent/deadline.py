@@ -17,9 +17,7 @@ log = structlog.get_logger()
 class Deadline:
     """*seconds* from now, on *clock* (monotonic), or less when *stop* is set."""
 
-    def __init__(
-        self, seconds: float, stop: threading.Event, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, seconds: float, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self.stop = stop
         self._clock = clock
@@ -58,6 +56,15 @@ class Deadline:
         Raises what *call* raised last, or Stopped.
         """
         self.check()
+        passing: list[AgentError] = []
+
+        def attempt() -> T:
+            try:
+                return call()
+            except AgentError as error:
+                passing.extend([error] if error.transient else [])
+                raise
+
         try:
             return tenacity.Retrying(
                 retry=tenacity.retry_if_exception(lambda e: isinstance(e, AgentError) and e.transient),
@@ -68,9 +75,13 @@ class Deadline:
                 sleep=tenacity.sleep_using_event(self.stop),
                 before_sleep=_say,
                 reraise=True,
-            )(call)
-        except AgentError:
+            )(attempt)
+        except AgentError as error:
             self.check()
+            if (
+                passing and self.expired()
+            ):  # it was on its way when time was up: what stood in its way until then counts
+                raise passing[-1] from error
             raise
 
 

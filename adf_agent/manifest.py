@@ -1,123 +1,26 @@
-"""`adf.toml`, which a release may carry beside its Dockerfile, and the values that it shares with the settings."""
+"""`adf.toml`, which a release may carry beside its Dockerfile: how it is built, run and probed."""
 
 import difflib
 import math
 import posixpath
-import re
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from adf_agent.errors import ReleaseError
+from adf_agent.notation import LEAST_MEMORY, Port, Probe, Ulimit, Volume, duration, size
 
 T = TypeVar("T")
 NAME = "adf.toml"
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
-BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-LEAST_MEMORY = 6 * 2**20  # bytes; the engine refuses a container with less
-
-
-def duration(value: str | float) -> float:
-    """Seconds, from `90s`, `15m`, `2h`, or a number of seconds. Raises ValueError."""
-    form = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value), re.ASCII)
-    if isinstance(value, bool) or form is None:
-        raise ValueError(f"{value!r} is no duration: write 90s, 15m, 2h or a number of seconds")
-    return float(form[1]) * SECONDS[form[2]]
-
-
-def size(value: str | int) -> int:
-    """Bytes, from Docker's form: `512m`, `1g`, `64k`, or a number of bytes. Raises ValueError."""
-    form = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:(?<=[kmgt])i?b|b)?", str(value).lower(), re.ASCII)
-    if isinstance(value, bool) or form is None:
-        raise ValueError(f"{value!r} is no size: write 512m, 1g or a number of bytes")
-    return int(float(form[1]) * BYTES[form[2]])
-
-
-@dataclass(frozen=True)
-class Port:
-    """A *container* port and the *host* port that it is published on, 1 to 65535 each."""
-
-    host: int
-    container: int
-    protocol: Literal["tcp", "udp"] = "tcp"
-
-    @classmethod
-    def parse(cls, text: str) -> "Port":
-        """From `80:8000` (host, container), `8000` (both), either with `/udp` or `/tcp`. Raises ValueError."""
-        form = re.fullmatch(r"(?:(\d{1,5}):)?(\d{1,5})(?:/(tcp|udp))?", text.strip(), re.ASCII)
-        if form is None:
-            raise ValueError(f"{text!r} is no port to publish: write 80:8000, 8000 or 8000/udp")
-        host, container = int(form[1] or form[2]), int(form[2])
-        if not (0 < host < 2**16 and 0 < container < 2**16):
-            raise ValueError(f"{text!r} is no port to publish: ports go from 1 to 65535")
-        return cls(host, container, "udp" if form[3] == "udp" else "tcp")
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.container}" + ("" if self.protocol == "tcp" else f"/{self.protocol}")
-
-
-@dataclass(frozen=True)
-class Probe:
-    """How health is asked for: an HTTP GET of *path*, a TCP connection, or the image's HEALTHCHECK.
-
-    *port* is the container's, None for `docker`; *path* is empty but for `http`.
-    """
-
-    kind: Literal["http", "tcp", "docker"]
-    port: int | None = None
-    path: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "Probe":
-        """From `http://:8000/health`, `tcp://:8000` or `docker`. Raises ValueError."""
-        if text == "docker":
-            return cls("docker")
-        form = re.fullmatch(r"(?:(tcp)://:(\d{1,5})/?|(http)://:(\d{1,5})((?:/[!-~]*)?))", text, re.ASCII)
-        if form is None:
-            raise ValueError(
-                f"{text!r} is no probe: write http://:8000/health, tcp://:8000 or docker, with the container's port and no host"
-            )
-        port = int(form[2] or form[4])
-        if not 0 < port < 2**16:
-            raise ValueError(f"{text!r} is no probe: ports go from 1 to 65535")
-        return cls("tcp", port) if form[1] else cls("http", port, form[5] or "/")
-
-    def __str__(self) -> str:
-        return "docker" if self.port is None else f"{self.kind}://:{self.port}{self.path}"
-
-
-@dataclass(frozen=True)
-class Volume:
-    """A folder of the host, or a named volume, as *target* in the container."""
-
-    source: str
-    target: str
-    read_only: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> "Volume":
-        """From `source:/target`, with `:ro` for read-only. Raises ValueError."""
-        form = re.fullmatch(r"(/[^:]*|[A-Za-z0-9][\w.-]+):(/[^:]+)(?::(ro|rw))?", text, re.ASCII)
-        if form is None:
-            raise ValueError(f"{text!r} is no volume: write /folder:/target or name:/target, with :ro for read-only")
-        return cls(form[1], form[2], form[3] == "ro")
-
-
-@dataclass(frozen=True)
-class Ulimit:
-    """A resource limit under Docker's name for it (`nofile`); -1 is unlimited."""
-
-    name: str
-    soft: int
-    hard: int
+MEND = f"Mend {NAME} and make the release anew."
 
 
 def _typed(kind: type[T], name: str) -> Callable[[Any], T]:
     def parse(value: Any) -> T:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"must be {name}, not {value!r}")  # noqa: TRY004  callers know ValueError only
+            raise ValueError(f"must be {name}, not {value!r}")  # callers know this class only
         return value
 
     return parse
@@ -177,10 +80,14 @@ def _ulimits(value: Any) -> tuple[Ulimit, ...]:
 
 
 def _ulimit(name: str, limit: Any) -> Ulimit:
-    match limit if isinstance(limit, list) else [limit, limit]:
-        case [int(soft), int(hard)] if soft >= -1 and hard >= -1 and (hard == -1 or -1 < soft <= hard):
-            return Ulimit(name, soft, hard)
-    raise ValueError(f"{name} must be a number or [soft, hard] with soft at most hard, not {limit!r}")
+    soft, hard = limit if isinstance(limit, list) and len(limit) == 2 else (limit, limit)  # noqa: PLR2004
+    if not (type(soft) is type(hard) is int and min(soft, hard) >= -1 and (hard == -1 or -1 < soft <= hard)):
+        raise ValueError(f"{name} must be a number or [soft, hard] with soft at most hard, not {limit!r}")
+    return Ulimit(name, soft, hard)
+
+
+def _probe(value: Any) -> Probe:
+    return Probe.parse(_string(value))
 
 
 def _wait(value: Any) -> float:
@@ -251,7 +158,7 @@ class Health:
     - `start_timeout`: from the container's start to healthy; `"5m"`
     """
 
-    probe: Probe | None = _key(lambda value: Probe.parse(_string(value)))
+    probe: Probe | None = field(default=None, metadata={"parse": _probe})
     interval: float = _key(_wait, 5.0)
     timeout: float = _key(_wait, 2.0)
     healthy_threshold: int = _key(_count, 1)
@@ -266,19 +173,19 @@ class Manifest:
     build: Build = Build()
     container: Container = Container()
     health: Health = Health()
+    text: str = field(default="", compare=False)  # what it was parsed from, to be kept for the instance's next start
 
     @classmethod
     def parse(cls, data: bytes) -> "Manifest":
         """The manifest of `adf.toml`'s bytes. Raises ReleaseError, which names the key and what it must be."""
         try:
-            sections = tomllib.loads(data.decode())
+            text = data.decode()
+            sections = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
-            raise ReleaseError(
-                f"{NAME} is not valid TOML: {error}", hint=f"Mend {NAME} and make the release anew."
-            ) from error
+            raise ReleaseError(f"{NAME} is not valid TOML: {error}", hint=MEND) from error
         kinds = {"build": Build, "container": Container, "health": Health}
         _known("section", "", sections, list(kinds))
-        return cls(**{name: _section(kinds[name], name, table) for name, table in sections.items()})
+        return cls(**{name: _section(kinds[name], name, table) for name, table in sections.items()}, text=text)
 
 
 def _section(kind: type[T], section: str, table: Any) -> T:
@@ -287,12 +194,10 @@ def _section(kind: type[T], section: str, table: Any) -> T:
     try:
         _known("key", f" in [{section}]", _table(table), list(parsers))
         values = {}
-        for key, value in table.items():  # noqa: B007  the error names it
+        for key, value in table.items():  # the error names it
             values[key] = parsers[key](value)
     except ValueError as error:
-        raise ReleaseError(
-            f"{NAME}: [{section}] {key}".rstrip() + f": {error}", hint=f"Mend {NAME} and make the release anew."
-        ) from error
+        raise ReleaseError(f"{NAME}: [{section}] {key}".rstrip() + f": {error}", hint=MEND) from error
     return kind(**values)
 
 

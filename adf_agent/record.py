@@ -47,7 +47,7 @@ class Record:
         }
         self._write()
 
-    def add(self, **parts: Any) -> None:  # noqa: ANN401  whatever JSON holds
+    def add(self, **parts: Any) -> None:
         """Sets top-level parts of the record and writes it."""
         with self._lock:
             if parts.get("phase", self._parts["phase"]) != self._parts["phase"]:
@@ -96,7 +96,7 @@ class Record:
         log.info("stage.finished", state=state, seconds=entry["seconds"], fact=fact)
         self.add()
 
-    def _append(self, part: str, *entries: Any) -> None:  # noqa: ANN401  whatever JSON holds
+    def _append(self, part: str, *entries: Any) -> None:
         with self._lock:
             self._parts[part].extend(entries)
             self._write()

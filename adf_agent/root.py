@@ -29,11 +29,12 @@ def boot_id() -> str:
 
 
 def started(pid: int) -> int:
-    """When process *pid* started, in clock ticks since the machine's boot, 0 where there is none (proc(5), stat 22).
+    """When process *pid* started, in clock ticks since the boot of the machine; 0 where it has ended (proc(5)).
 
     With the boot id it tells a process from a later one of the same number, for any user.
     """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
         return 0
+    return 0 if facts[0] in ("Z", "X") else int(facts[19])  # dead, though its parent has not asked yet

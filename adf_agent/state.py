@@ -77,6 +77,7 @@ def load(root: Root) -> State:
 
 
 def save(root: Root, state: State) -> None:
+    """Writes the state of *root*, for this user's eyes only: adf.toml may hold what the app's owner keeps to itself."""
     write(root.var / "state.json", json.dumps(dataclasses.asdict(state), indent=1).encode(), 0o600, durable=True)
 
 
@@ -87,7 +88,7 @@ class Ledger:
         self._root = root
         self.state = load(root)
 
-    def note(self, **changes: Any) -> None:  # noqa: ANN401  the fields' own types
+    def note(self, **changes: Any) -> None:
         self.state = dataclasses.replace(self.state, **changes)
         save(self._root, self.state)
 

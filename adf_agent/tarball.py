@@ -138,7 +138,8 @@ def members(stream: Stream) -> Iterator[tuple[str, tarfile.TarInfo]]:
         name = plain(member.name)
         if member.issparse() or not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
             refuse(f"{name!r} is {_what(member)}")
-        if member.size < 0 or (not name and not member.isdir()):
+        end = member.offset_data + member.size + -member.size % tarfile.BLOCKSIZE
+        if member.size < 0 or (member.isreg() and end != tar.offset) or not (name or member.isdir()):
             raise tarfile.ReadError("a header makes no sense")
         yield name, member
     if stream.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end

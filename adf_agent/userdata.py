@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from email.message import Message
 
 LIMIT = 2**20  # bytes once unzipped; EC2 itself takes 16 KB
+GZIP = b"\x1f\x8b"
 DEPTH = 5  # MIME parts in MIME parts
 FORMS = "KEY=VALUE lines, a JSON object, #cloud-config with an adf: mapping, a shell script, or MIME multipart of these"
 OURS = r"RELEASE_URL|ADF_\w+"
@@ -25,7 +26,7 @@ OURS = r"RELEASE_URL|ADF_\w+"
 FOREIGN = ("#include", "#include-once", "#cloud-config-archive", "#cloud-config-jsonp", "#part-handler", "#upstart-job")
 
 # A value of a KEY=VALUE line: in double or single quotes, or plain; a # begins a comment after a blank only.
-VALUE = r"""\s*(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^"'\s#]\S*(?:\s+[^\s#]\S*)*))?\s*(?:(?<!\S)#.*)?"""
+VALUE = r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^"'\s#]\S*(?:\s+[^\s#]\S*)*))?\s*(?:(?<!\S)#.*)?"""
 # A piece of a shell's word with nothing in it that a shell would expand: in double or single quotes, escaped, or plain.
 PIECE = r"""(?:"((?:[^"\\$`]|\\.)*)"|'([^']*)'|\\?((?<=\\).|[^\s"'\\$`;&|<>()]+))"""
 
@@ -61,7 +62,7 @@ def key_values(data: bytes, where: str) -> dict[str, str]:
 
 
 def _once(pairs: Pairs, where: str) -> dict[str, str]:
-    """*pairs* as a dictionary. Two values for a setting are refused: which branch or part counts is not ours to guess."""
+    """*pairs* as a dictionary; two values for a setting are refused: which branch or part counts can't be known."""
     found: dict[str, str] = {}
     for name, value in pairs:
         if found.setdefault(name, value) != value and re.fullmatch(OURS, name):
@@ -91,7 +92,7 @@ def _form(data: bytes, where: str, depth: int = 0) -> Pairs:
 
 
 def _text(data: bytes, where: str) -> str:
-    if data.startswith(b"\x1f\x8b"):
+    if data.startswith(GZIP):
         try:
             data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(LIMIT + 1)
         except (OSError, EOFError, zlib.error) as error:
@@ -99,10 +100,9 @@ def _text(data: bytes, where: str) -> str:
     if len(data) > LIMIT:
         raise SettingsError(f"{where} is larger than {LIMIT} bytes", hint="Keep it to settings.")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SettingsError(f"{where} is neither UTF-8 text nor gzip", hint=f"Give it as {FORMS}.") from error
-    return text.replace("\r\n", "\n")
 
 
 def _key_values(text: str, where: str) -> Pairs:
@@ -112,7 +112,7 @@ def _key_values(text: str, where: str) -> Pairs:
         form = re.fullmatch(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)", line, re.ASCII)
         if form is None:
             raise _wrong(where, number, "not KEY=VALUE", f"Known forms: {FORMS}.")
-        value = re.fullmatch(VALUE, form[2])
+        value = re.fullmatch(VALUE, form[2].lstrip())
         if value is None:
             raise _wrong(where, number, f"{form[1]} has quotes that don't match", "Close the quote at the value's end.")
         yield form[1], _plain(*value.groups())
@@ -127,7 +127,7 @@ def _is_base64(text: str) -> bool:
         decoded = binascii.a2b_base64("".join(text.split()).encode(), strict_mode=True)
     except (ValueError, UnicodeEncodeError):
         return False
-    return len(decoded) > 8 and (decoded.startswith(b"\x1f\x8b") or decoded.isascii())
+    return decoded.startswith(GZIP) or (b"=" in decoded and decoded.isascii())
 
 
 def _json(text: str, where: str) -> Pairs:
@@ -187,15 +187,15 @@ def _script(text: str, where: str) -> Pairs:
 
 def _word(text: str, name: str, where: str, number: int) -> str:
     """The one word of shell that *text* is."""
-    value, rest = "", text
-    while piece := re.match(PIECE, rest):
-        value += _plain(*piece.groups())
-        rest = rest[piece.end() :]
+    value, end = "", 0
+    while piece := re.compile(PIECE).match(text, end):
+        value, end = value + _plain(*piece.groups()), piece.end()
+    rest = text[end:]
     if re.match(r'"(?:[^"\\]|\\.)*?[$`]|[$`]', rest):
         raise _wrong(where, number, f"{name} holds a $ or ` that nothing expands", "Write the value itself.")
     if rest.startswith(("'", '"')):
         raise _wrong(where, number, f"{name} has quotes that don't match", "Close the quote on the same line.")
-    if not re.fullmatch(r"\s*;{0,2}\s*(?:(?<=[\s;])#.*)?", rest):
+    if not re.fullmatch(r"\s*(?:;{1,2}\s*)?(?:(?<=[\s;])#.*)?", rest):
         hint = "Quote the whole value, and put the assignment on a line of its own."
         raise _wrong(where, number, f"{name} is followed by something else on its line", hint)
     return value
@@ -217,7 +217,7 @@ def _multipart(text: str, where: str, depth: int) -> Pairs:
 def _part(part: "Message", where: str, depth: int) -> Pairs:
     kind = part.get_content_type()
     data = part.get_payload(decode=True)
-    if part.defects and kind.startswith(("multipart/", *OUR_PARTS)) or not isinstance(data, bytes):
+    if not isinstance(data, bytes) or (part.defects and kind.startswith(("multipart/", *OUR_PARTS))):
         raise SettingsError(f"{where}: broken MIME", hint="Make it with `cloud-init devel make-mime`.")
     if kind == "text/cloud-config":
         return _cloud_config(_text(data, where), where)

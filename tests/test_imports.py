@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 # Data flows one way: a module imports only from those that stand before it.
 ORDER = [
-    "errors", "deadline", "background", "log", "aws", "location", "manifest", "userdata", "settings", "instance",
-    "state", "record", "dockerignore", "tarball", "archive", "download", "release", "config", "engine", "build", "image",
-    "container", "launch", "health", "report", "boot", "supervise", "status", "cli", "__main__",
+    "errors", "deadline", "background", "log", "aws", "location", "notation", "manifest", "userdata", "settings",
+    "instance", "root", "state", "record", "launch", "dockerignore", "tarball", "archive", "download", "web", "store",
+    "release", "secret", "config", "engine", "build", "image", "container", "health", "report", "stages", "boot",
+    "supervise", "status", "cli", "__main__",
 ]  # fmt: skip
 APART = {"ops", "sandbox"}
 EDGE = {"cli"} | APART  # where clients are made

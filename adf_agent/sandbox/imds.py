@@ -53,6 +53,7 @@ class Fault:
     times: float = math.inf
     path: str = "/"
     body: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def identity_document(instance: Instance) -> dict[str, str]:
@@ -232,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.imds.closing.wait()
             self.close_connection = True
         elif fault:
-            self._answer(HTTPStatus(fault.status), fault.body)
+            self._answer(HTTPStatus(fault.status), fault.body, *fault.headers)
         return fault is not None
 
     def _answer(self, status: HTTPStatus, body: bytes | None = None, *headers: tuple[str, str]) -> None:

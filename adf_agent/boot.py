@@ -1,0 +1,34 @@
+"""The boot: its stages in order, from an instance's identity to a container that serves."""
+
+from adf_agent import launch, release
+from adf_agent.background import Task, settle
+from adf_agent.container import Container
+from adf_agent.deadline import Deadline
+from adf_agent.record import Record
+from adf_agent.stages import Host, Stages
+from adf_agent.state import Ledger
+
+
+def boot(host: Host, record: Record, ledger: Ledger, deadline: Deadline) -> Container:
+    """Boots this instance's release, or adopts what is in service since an earlier boot of it.
+
+    Raises AgentError or Stopped, with the deadline's stop event set; what was started is gone then, but for a container
+    under `ADF_ON_FAILURE=hold`.
+    """
+    stage = record.stage
+    launched = stage("settings", lambda: launch.read(host.root, host.metadata(deadline), host.ec2))
+    do = Stages(host, record, ledger, launched, deadline.lasting(launched.settings.boot_timeout))
+    do.introduce()
+    docker = Task(lambda: stage("docker", do.docker))
+    if do.in_service_already():
+        settle([docker], deadline.stop)
+        if adopted := do.adopt(docker.value):
+            return adopted
+    with release.kept(host.root.var):
+        fetched = Task(lambda: stage("release", lambda: do.release(docker)))
+        configured = Task(lambda: stage("config", do.config) if launched.settings.app else None)
+        settle([docker, fetched, configured], deadline.stop)
+        built = stage("image", lambda: do.image(docker.value, fetched.value))
+    started = stage("container", lambda: do.container(docker.value, fetched.value, built, configured.value))
+    stage("health", lambda: do.health(docker.value, fetched.value, built, started, configured.value))
+    return started

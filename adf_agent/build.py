@@ -1,0 +1,218 @@
+"""One run of a builder, BuildKit or classic: a clean context goes in, an image id comes out."""
+
+import os
+import re
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from docker.errors import APIError, DockerException
+
+from adf_agent.background import Task
+from adf_agent.deadline import Deadline
+from adf_agent.engine import BUILDKIT_PACKAGES, Engine, fault
+from adf_agent.errors import ImageError, Stopped
+from adf_agent.manifest import Build
+
+KEPT_BYTES = 2 << 20  # of a build's output; what failed stands at the end
+TAIL_LINES = 50
+CANCEL_SECONDS = 10.0  # for the docker command to take its build back; measured: well under one
+# A registry's or the network's fault while a base image is looked up or pulled; or BuildKit's own, when it loses a
+# context that others send theirs beside ("context not found", seen on 20.10). A step's own failure is worded
+# otherwise ("did not complete successfully", "executor failed running", "returned a non-zero code").
+_STEP = re.compile(r"did not complete successfully|executor failed running|returned a non-zero code")
+_PASSING = re.compile(
+    r"toomanyrequests|429|50[0234] |i/o timeout|TLS handshake timeout|connection re(fused|set)|no such host"
+    r"|temporary failure|failed to read downloaded context|deadline exceeded|unexpected EOF|network is unreachable",
+    re.IGNORECASE,
+)
+_WANTS_BUILDKIT = re.compile(r"requires BuildKit|Unknown flag", re.IGNORECASE)
+
+
+class Output:
+    """A build's output: all of it up to KEPT_BYTES in *path*, its end beyond that; the last lines at hand."""
+
+    def __init__(self, path: Path) -> None:
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        path.unlink(missing_ok=True)
+        self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640), "r+b", buffering=0)
+
+    def add(self, text: str) -> None:
+        for line in text.splitlines():
+            if not line.strip():
+                continue
+            self.tail.append(line.rstrip())
+            if self._file.write(f"{line.rstrip()}\n".encode()) and self._file.tell() > KEPT_BYTES:
+                self._halve()
+
+    def _halve(self) -> None:
+        self._file.seek(-KEPT_BYTES // 2, os.SEEK_END)
+        end = self._file.read()
+        self._file.seek(0)
+        self._file.write(end)
+        self._file.truncate()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What runs a build: *command* is a docker command with BuildKit, None for the engine's classic builder."""
+
+    client: Any
+    command: Path | None
+    folder: Path  # of the agent's state: the image id file and BuildKit's own state lie in it
+
+    @classmethod
+    def choose(cls, wanted: str, engine: Engine, folder: Path) -> "Builder":
+        """The builder of `ADF_BUILDER` *wanted* (auto, buildkit, classic). Raises ImageError where it is missing."""
+        if wanted == "buildkit" and engine.buildkit is None:
+            raise ImageError(
+                "ADF_BUILDER is buildkit, but no docker command here builds with BuildKit",
+                hint=f"Install {BUILDKIT_PACKAGES} into the AMI.",
+                cause="host",
+            )
+        return cls(engine.client, None if wanted == "classic" else engine.buildkit, folder)
+
+    @property
+    def iid_file(self) -> Path:
+        """Holds the id of an image that was built and may not have been tagged yet."""
+        return self.folder / "build.iid"
+
+    def build(self, options: Build, context: Iterator[bytes], output: Output, deadline: Deadline) -> str:
+        """The id of the image built from *context*, a tar in chunks; it has no tag yet.
+
+        Raises ImageError with the build's last lines, transient where a base image's registry was out of reach.
+        """
+        try:
+            if self.command:
+                return self._buildkit([self.command, *arguments(options, self.iid_file)], context, output, deadline)
+            return self._classic(options, context, output, deadline)
+        except TimeoutError as error:
+            raise ImageError(
+                "the build was not finished when the boot's time was over",
+                hint="Raise ADF_BOOT_TIMEOUT, or build once with the build server and pull the image.",
+                log_tail=output.tail,
+            ) from error
+        finally:
+            output.close()
+
+    def _buildkit(self, command: list[Path | str], context: Iterator[bytes], output: Output, deadline: Deadline) -> str:
+        self.iid_file.unlink(missing_ok=True)
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self._environment(),
+            start_new_session=True,  # Ctrl-C is ours to handle
+        ) as process:
+            feeding = Task(lambda: _feed(process, context))
+            reading = Task(lambda: _read(process, output))
+            try:
+                reading.result(deadline)
+            except (Stopped, TimeoutError):
+                _cancel(process)
+                raise
+            code = process.wait()
+            feeding.result(deadline)  # first, as a context that broke off may build all the same
+        if code != 0:
+            raise _failure(output)
+        return self.iid_file.read_text().strip()
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "BUILDX_CONFIG": str(self.folder / "buildx"),  # DOCKER_CONFIG may be read-only, buildx keeps state
+            **os.environ,
+            "DOCKER_BUILDKIT": "1",
+        }
+
+    def _classic(self, options: Build, context: Iterator[bytes], output: Output, deadline: Deadline) -> str:
+        def run() -> str:
+            image = ""
+            for event in self.client.api.build(
+                fileobj=context,
+                custom_context=True,
+                dockerfile=options.dockerfile,
+                target=options.target,
+                buildargs=dict(options.args),
+                rm=True,
+                forcerm=True,
+                decode=True,
+                timeout=None,  # a step may be silent for as long as the deadline allows
+            ):
+                output.add(event.get("stream") or event.get("error") or event.get("status") or "")
+                if "error" in event:
+                    raise _failure(output)
+                image = event.get("aux", {}).get("ID", image)
+            return image
+
+        try:
+            return Task(run).result(deadline)
+        except APIError as error:
+            output.add(str(error.explanation))
+            raise _failure(output) from error
+        except (DockerException, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise fault(error, ImageError, "building the image") from error
+
+
+def arguments(options: Build, iid_file: Path) -> list[str]:
+    """The docker command's arguments for a build whose context comes on standard input."""
+    target = ["--target", options.target] if options.target else []
+    args = [f"--build-arg={name}={value}" for name, value in options.args.items()]
+    return ["build", "--progress=plain", f"--iidfile={iid_file}", f"--file={options.dockerfile}", *target, *args, "-"]
+
+
+def _feed(process: "subprocess.Popen[bytes]", context: Iterator[bytes]) -> None:
+    assert process.stdin is not None  # noqa: S101  PIPE above
+    try:
+        for chunk in context:
+            process.stdin.write(chunk)
+        process.stdin.close()
+    except BrokenPipeError:
+        return  # the build failed early; its exit code says so
+    except BaseException:
+        process.kill()  # it would wait for the rest for ever
+        raise
+
+
+def _read(process: "subprocess.Popen[bytes]", output: Output) -> None:
+    assert process.stdout is not None  # noqa: S101  PIPE above
+    for line in process.stdout:
+        output.add(line.decode(errors="replace"))
+
+
+def _cancel(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(CANCEL_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _failure(output: Output) -> ImageError:
+    """The error that a failed build's *output* tells of."""
+    last = next((line for line in reversed(output.tail) if line.strip("-> ")), "no output")
+    said: Callable[[str], ImageError] = lambda hint: ImageError(  # noqa: E731
+        f"the build failed: {last.removeprefix('ERROR: ')}", hint=hint, log_tail=output.tail
+    )
+    if re.search(r"(exit code:|non-zero code:) 137", last):
+        return ImageError(
+            "the build ran out of memory (a step was killed with exit code 137)",
+            hint="Use an instance type with more memory, or build once on a build server and pull the image.",
+            cause="host",
+            log_tail=output.tail,
+        )
+    if _WANTS_BUILDKIT.search(last):
+        return said(f"This Dockerfile needs BuildKit: install {BUILDKIT_PACKAGES} into the AMI.")
+    if not _STEP.search(last) and _PASSING.search(last):
+        error = said("The registry of a base image could not be reached.")
+        error.cause, error.transient = "dependency", True
+        return error
+    return said("The lines below are the build's own; the whole of them is in build.log in the state folder.")

@@ -1,0 +1,122 @@
+"""The Docker engine: reach it, tell what it can do, say what its errors mean."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from docker.errors import APIError, DockerException
+
+from adf_agent.deadline import Deadline
+from adf_agent.errors import AgentError, DockerError
+
+BUILDKIT_PACKAGES = "docker-buildx (Debian, Ubuntu, Amazon Linux) or docker-buildx-plugin (Docker's own packages)"
+ANSWER_SECONDS = 5.0  # a healthy engine answers a ping in milliseconds
+CALL_SECONDS = 60.0  # creating a container on a busy disk
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker engine that answers. *client* is a `docker.DockerClient`."""
+
+    client: Any
+    version: str
+    storage: str
+    folder: Path  # its data root, as its own machine sees it
+    buildkit: Path | None  # a docker command that builds with BuildKit
+
+    @property
+    def fact(self) -> str:
+        return f"engine {self.version}, {self.storage}, {'BuildKit' if self.buildkit else 'classic builder'}"
+
+
+def connect(make_client: Callable[[float], Any], deadline: Deadline) -> Engine:
+    """The engine that *make_client* (given a time-out in seconds) reaches, waited for until the deadline.
+
+    Raises DockerError: at once where it may not be used, transient while it is absent or hung.
+    """
+    client, facts = deadline.retry(lambda: _reach(make_client))
+    client.api.timeout = CALL_SECONDS
+    return Engine(
+        client=client,
+        version=facts["ServerVersion"],
+        storage=facts["Driver"],
+        folder=Path(facts["DockerRootDir"]),
+        buildkit=find_buildkit(os.environ.get("PATH", os.defpath)),
+    )
+
+
+def _reach(make_client: Callable[[float], Any]) -> tuple[Any, dict[str, Any]]:
+    where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    try:
+        client = make_client(ANSWER_SECONDS)
+        return client, client.info()
+    except (DockerException, OSError) as error:
+        if _has(error, PermissionError):
+            raise DockerError(
+                f"this user may not use Docker at {where}",
+                hint="Run as a member of the group that owns Docker's socket: usermod -aG docker adf-agent.",
+            ) from error
+        if isinstance(error, DockerException) and not _has(error, OSError) and not isinstance(error, APIError):
+            raise DockerError(f"Docker at {where} can't be used: {error}", hint="Check DOCKER_HOST.") from error
+        raise DockerError(
+            f"Docker at {where} does not answer", hint="See `systemctl status docker`.", transient=True
+        ) from error
+
+
+def _has(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether *kind* is among what led to *error*: Docker's SDK wraps the system's error two or three deep."""
+    return any(isinstance(link, kind) for link in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        yield from (arg for arg in error.args if isinstance(arg, BaseException))
+        error = error.__cause__ or error.__context__
+
+
+def find_buildkit(path: str) -> Path | None:
+    """The first docker command on *path* that builds with BuildKit: by its buildx plug-in, or in itself (before 23).
+
+    Another docker may come earlier on the PATH, without either.
+    """
+    candidates = [Path(folder) / "docker" for folder in [*path.split(os.pathsep), "/usr/bin"] if folder]
+    for command in dict.fromkeys(candidates):
+        if os.access(command, os.X_OK) and _builds(command):
+            return command
+    return None
+
+
+def _builds(command: Path) -> bool:
+    buildx = _ask(command, "buildx", "version")
+    if buildx:
+        return True
+    major = _ask(command, "version", "--format", "{{.Client.Version}}").partition(".")[0]
+    return major.isdecimal() and 18 < int(major) < 23  # noqa: PLR2004  19.03 to 20.10 carry BuildKit in the client
+
+
+def _ask(command: Path, *arguments: str) -> str:
+    try:
+        answer = subprocess.run(
+            [command, *arguments], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 or arguments[0] == "version" else ""
+
+
+def fault(error: Exception, kind: type[AgentError], doing: str) -> AgentError:
+    """The *kind* of AgentError that an SDK *error* is, met while *doing* something, for `raise … from error`."""
+    if isinstance(error, APIError):
+        return kind(
+            f"Docker failed at {doing}: {error.explanation or error}",
+            transient=error.is_server_error() and not error.explanation,
+        )
+    return kind(
+        f"Docker did not answer while {doing}", hint="See `systemctl status docker`.", cause="host", transient=True
+    )

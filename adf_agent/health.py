@@ -1,0 +1,197 @@
+"""Whether the app is well: one probe, asked quickly at first, and what its last answer was."""
+
+import http.client
+import select
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from docker.errors import DockerException
+
+from adf_agent import __version__, container
+from adf_agent.background import Task
+from adf_agent.container import Container
+from adf_agent.deadline import Deadline
+from adf_agent.errors import HealthError
+from adf_agent.image import Image
+from adf_agent.manifest import Health
+from adf_agent.notation import Probe
+from adf_agent.settings import Settings
+
+FIRST_SECONDS = 0.02  # a small app answers within tens of milliseconds of its start
+GROWTH = 1.5
+LINGER_SECONDS = 0.05  # docker-proxy accepts for a port that nobody listens on, and hangs up within a millisecond
+SHOWN_BYTES = 200  # of a wrong answer's body
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one probe came to, in words for a person."""
+
+    healthy: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Healthy:
+    """The app answered as often in a row as it should; *probes* counts all that were asked."""
+
+    probe: str
+    answer: str
+    probes: int
+
+    @property
+    def fact(self) -> str:
+        return f"{self.answer} ({self.probes} probe{'s' if self.probes > 1 else ''})"
+
+
+def choose(settings: Settings, health: Health, image: Image, running: Container) -> Probe | None:
+    """The probe of `ADF_HEALTH`, else of adf.toml, else the image's HEALTHCHECK, else TCP on the first port, else none.
+
+    Raises HealthError where it names a port that is not published.
+    """
+    tcp = [port for port in running.ports if port.protocol == "tcp"]
+    probe = settings.health or health.probe
+    if probe is None and image.healthcheck:
+        return Probe("docker")
+    if probe is None:
+        return Probe("tcp", tcp[0].container) if tcp else None
+    if probe.port is not None and probe.port not in {port.container for port in tcp}:
+        raise HealthError(
+            f"the probe {probe} asks a port of the container that is not published",
+            hint="Publish it with ADF_PUBLISH, [container] publish in adf.toml, or EXPOSE in the Dockerfile.",
+            cause="settings",
+        )
+    if probe.kind == "docker" and not image.healthcheck:
+        raise HealthError(
+            "the probe is `docker`, but the image has no HEALTHCHECK",
+            hint="Add one to the Dockerfile, or name another probe with ADF_HEALTH.",
+            cause="settings",
+        )
+    return probe
+
+
+def asker(client: Any, running: Container, probe: Probe | None, timeout: float) -> Callable[[], Answer]:
+    """A function that asks *probe* once, within *timeout* seconds."""
+    if probe is None:
+        return lambda: _alive(client, running)
+    if probe.kind == "docker":
+        return lambda: _healthcheck(client, running)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(running.address, running.address)  # noqa: S104  compared
+    port = next(port.host for port in running.ports if port.container == probe.port and port.protocol == "tcp")
+    if probe.kind == "http":
+        return lambda: _http(host, port, probe.path, timeout)
+    return lambda: _tcp(host, port, timeout)
+
+
+def _http(host: str, port: int, path: str, timeout: float) -> Answer:
+    """Healthy is any answer from 200 to 399, as for a load balancer that was told so; redirects aren't followed."""
+    asked = f"GET http://{host}:{port}{path}"
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"User-Agent": f"adf-agent/{__version__}", "Connection": "close"})
+        response = connection.getresponse()
+        body = b"" if response.status < 400 else response.read(SHOWN_BYTES)  # noqa: PLR2004  HTTP's own line
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(healthy=False, text=f"{asked}: {_words(error)}")
+    finally:
+        connection.close()
+    healthy = 200 <= response.status < 400  # noqa: PLR2004
+    return Answer(healthy, f"{asked}: {response.status} {response.reason}{_excerpt(body)}")
+
+
+def _excerpt(body: bytes) -> str:
+    text = " ".join(body.decode(errors="replace").split())
+    return f" ({text})" if text.isprintable() and text else ""
+
+
+def _tcp(host: str, port: int, timeout: float) -> Answer:
+    asked = f"TCP {host}:{port}"
+    try:
+        with socket.create_connection((host, port), timeout) as connection:
+            readable, _, _ = select.select([connection], [], [], LINGER_SECONDS)
+            if readable and not connection.recv(1, socket.MSG_PEEK):
+                return Answer(healthy=False, text=f"{asked}: closed at once, nothing listens in the container")
+    except OSError as error:
+        return Answer(healthy=False, text=f"{asked}: {_words(error)}")
+    return Answer(healthy=True, text=f"{asked}: open")
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ConnectionResetError | http.client.RemoteDisconnected):
+        return "closed without an answer"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _healthcheck(client: Any, running: Container) -> Answer:
+    try:
+        health = client.api.inspect_container(running.id)["State"].get("Health", {})
+    except (DockerException, OSError) as error:
+        return Answer(healthy=False, text=f"HEALTHCHECK: Docker did not answer ({type(error).__name__})")
+    status = health.get("Status", "none")
+    outputs = [entry.get("Output", "").strip() for entry in health.get("Log") or []]
+    return Answer(status == "healthy", f"HEALTHCHECK: {status}{_excerpt(outputs[-1].encode()) if outputs else ''}")
+
+
+def _alive(client: Any, running: Container) -> Answer:
+    alive = container.running(client, running.id)
+    return Answer(alive, "running, no port and no HEALTHCHECK to ask" if alive else "not running")
+
+
+def wait(
+    client: Any, running: Container, probe: Probe | None, health: Health, secrets: tuple[str, ...], deadline: Deadline
+) -> Healthy:
+    """Asks until the app is healthy, at most `start_timeout` or until *deadline*.
+
+    Raises HealthError with the probe's last answer and the app's last lines; at once when the container ends.
+    """
+    ask = asker(client, running, probe, health.timeout)
+    ended = Task(lambda: container.wait_for_exit(client, running.id))
+    window = deadline.within(health.start_timeout)
+    pause, good, probes, answer = FIRST_SECONDS, 0, 0, Answer(healthy=False, text="not asked yet")
+    while not window.expired():
+        if ended.done():
+            raise _exited(client, running, answer, secrets)
+        answer, probes = ask(), probes + 1
+        good = good + 1 if answer.healthy else 0
+        if good >= health.healthy_threshold and not ended.done():
+            return Healthy(str(probe), answer.text, probes)
+        _pause(ended, window.within(pause))
+        pause = min(pause * GROWTH, health.interval)
+    raise HealthError(
+        f"the app was not healthy within {window.seconds:.0f} s: {answer.text}",
+        hint="See the app's last lines; if it only starts slowly, raise start_timeout in adf.toml.",
+        log_tail=container.last_words(client, running.id, secrets),
+    )
+
+
+def _pause(ended: Task[None], pause: Deadline) -> None:
+    """Waits for the *pause* to pass or the container to end. Raises Stopped."""
+    try:
+        ended.result(pause)
+    except TimeoutError:
+        return
+    except (DockerException, OSError) as error:  # the engine went away; the next probe tells of the app
+        log.warning("container.wait_failed", reason=type(error).__name__)
+        pause.wait(pause.remaining())
+
+
+def _exited(client: Any, running: Container, answer: Answer, secrets: tuple[str, ...]) -> HealthError:
+    code, starved = container.exit_state(client, running.id)
+    if starved:
+        sentence, hint = (
+            f"the app ran out of memory (exit code {code})",
+            "Raise memory in adf.toml, or use a larger instance.",
+        )
+    else:
+        sentence, hint = f"the app exited with code {code} before it was healthy", "See the app's last lines."
+    return HealthError(
+        f"{sentence}; the last probe: {answer.text}",
+        hint=hint,
+        log_tail=container.last_words(client, running.id, secrets),
+    )

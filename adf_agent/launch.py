@@ -1,0 +1,61 @@
+"""What this instance was launched with: its identity and its settings, each value with its source."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adf_agent import instance, settings, userdata
+from adf_agent.errors import SettingsError
+from adf_agent.instance import DescribesTags, Identity, Metadata
+from adf_agent.root import Root
+from adf_agent.settings import Settings
+
+
+@dataclass(frozen=True)
+class Launch:
+    identity: Identity
+    settings: Settings
+    warnings: tuple[str, ...]
+
+    @property
+    def fact(self) -> str:
+        source = self.settings.sources["RELEASE_URL"][1]
+        return f"{self.identity.instance_id} in {self.identity.region}, RELEASE_URL from {source}"
+
+
+def baked(root: Root) -> dict[str, str]:
+    """The settings of agent.env, which the AMI brings; none without it. Raises SettingsError."""
+    path = root.etc / "agent.env"
+    try:
+        return settings.agent_env(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(f"{path} can't be read: {error.strerror}", hint="See its owner and mode.") from error
+
+
+def read(root: Root, metadata: Metadata, ec2: Callable[[str], DescribesTags]) -> Launch:
+    """Identity and settings, from IMDS and agent.env; tags from *ec2* (given the region) where IMDS has none.
+
+    Raises SettingsError.
+    """
+    agent_env = baked(root)
+    identity = metadata.identity()
+    user_data = userdata.parse(metadata.user_data())
+    tags = metadata.tags()
+    warnings: list[str] = []
+    if tags is None:
+        tags, warnings = _described(identity, ec2, needed="RELEASE_URL" not in user_data)
+    resolved = settings.resolve(user_data, tags, agent_env)
+    return Launch(identity, resolved, (*warnings, *resolved.warnings))
+
+
+def _described(
+    identity: Identity, ec2: Callable[[str], DescribesTags], *, needed: bool
+) -> tuple[dict[str, str], list[str]]:
+    """The tags as EC2 tells them, and a warning where it may not: with RELEASE_URL in user-data, none may be meant."""
+    try:
+        return instance.describe_tags(ec2(identity.region), identity.instance_id), []
+    except SettingsError as error:
+        if needed or error.transient:
+            raise
+        return {}, [f"instance tags were not read: {error.sentence}"]

@@ -1,0 +1,129 @@
+"""Values as an operator writes them: durations, sizes, ports, probes, volumes, limits. Each refusal is a ValueError."""
+
+import re
+from dataclasses import dataclass, fields
+from typing import Literal
+
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+LEAST_MEMORY = 6 * 2**20  # bytes; the engine refuses a container with less
+
+
+def duration(value: str | float) -> float:
+    """Seconds, from `90s`, `15m`, `2h`, or a number of seconds. Raises ValueError."""
+    form = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value), re.ASCII)
+    if isinstance(value, bool) or form is None:
+        raise ValueError(f"{value!r} is no duration: write 90s, 15m, 2h or a number of seconds")
+    return float(form[1]) * SECONDS[form[2]]
+
+
+def size(value: str | int) -> int:
+    """Bytes, from Docker's form: `512m`, `1g`, `64k`, or a number of bytes. Raises ValueError."""
+    form = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:(?<=[kmgt])i?b|b)?", str(value).lower(), re.ASCII)
+    if isinstance(value, bool) or form is None:
+        raise ValueError(f"{value!r} is no size: write 512m, 1g or a number of bytes")
+    return int(float(form[1]) * BYTES[form[2]])
+
+
+@dataclass(frozen=True)
+class Port:
+    """A *container* port and the *host* port that it is published on, 1 to 65535 each."""
+
+    host: int
+    container: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+    @classmethod
+    def parse(cls, text: str) -> "Port":
+        """From `80:8000` (host, container), `8000` (both), either with `/udp` or `/tcp`. Raises ValueError."""
+        form = re.fullmatch(r"(?:(\d{1,5}):)?(\d{1,5})(?:/(tcp|udp))?", text.strip(), re.ASCII)
+        if form is None:
+            raise ValueError(f"{text!r} is no port to publish: write 80:8000, 8000 or 8000/udp")
+        host, container = int(form[1] or form[2]), int(form[2])
+        if not (0 < host < 2**16 and 0 < container < 2**16):
+            raise ValueError(f"{text!r} is no port to publish: ports go from 1 to 65535")
+        return cls(host, container, "udp" if form[3] == "udp" else "tcp")
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.container}" + ("" if self.protocol == "tcp" else f"/{self.protocol}")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How health is asked for: an HTTP GET of *path*, a TCP connection, or the image's HEALTHCHECK.
+
+    *port* is the container's, None for `docker`; *path* is empty but for `http`.
+    """
+
+    kind: Literal["http", "tcp", "docker"]
+    port: int | None = None
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Probe":
+        """From `http://:8000/health`, `tcp://:8000` or `docker`. Raises ValueError."""
+        if text == "docker":
+            return cls("docker")
+        form = re.fullmatch(r"(?:(tcp)://:(\d{1,5})/?|(http)://:(\d{1,5})((?:/[!-~]*)?))", text, re.ASCII)
+        if form is None:
+            raise ValueError(
+                f"{text!r} is no probe: write http://:8000/health, tcp://:8000 or docker (its own port, no host)"
+            )
+        port = int(form[2] or form[4])
+        if not 0 < port < 2**16:
+            raise ValueError(f"{text!r} is no probe: ports go from 1 to 65535")
+        return cls("tcp", port) if form[1] else cls("http", port, form[5] or "/")
+
+    def __str__(self) -> str:
+        return "docker" if self.port is None else f"{self.kind}://:{self.port}{self.path}"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A folder of the host, or a named volume, as *target* in the container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Volume":
+        """From `source:/target`, with `:ro` for read-only. Raises ValueError."""
+        form = re.fullmatch(r"(/[^:]*|[A-Za-z0-9][\w.-]+):(/[^:]+)(?::(ro|rw))?", text, re.ASCII)
+        if form is None:
+            raise ValueError(f"{text!r} is no volume: write /folder:/target or name:/target, with :ro for read-only")
+        return cls(form[1], form[2], form[3] == "ro")
+
+
+@dataclass(frozen=True)
+class Ulimit:
+    """A resource limit under Docker's name for it (`nofile`); -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a release may be: *members* with their folders, *bytes* unpacked, unpacked:compressed *ratio*."""
+
+    members: int = 200_000
+    bytes: int = 10 * 2**30
+    ratio: int = 250
+
+    @classmethod
+    def parse(cls, text: str) -> "Limits":
+        """From `members=200000,bytes=10g,ratio=250`, as ADF_ARCHIVE_LIMIT; what is not named keeps its default.
+
+        Raises ValueError.
+        """
+        limits = {}
+        for part in filter(None, text.replace(" ", "").split(",")):
+            name, _, value = part.partition("=")
+            if name not in {key.name for key in fields(cls)}:
+                raise ValueError(f"{part!r} is no archive limit: write members=200000,bytes=10g,ratio=250")
+            limits[name] = size(value)
+            if not limits[name]:
+                raise ValueError(f"{part!r} is no archive limit: it must be 1 or more")
+        return cls(**limits)

@@ -1,0 +1,109 @@
+"""What stands for one instance on this machine: a folder, its processes' environment, what it leaves in Docker."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException
+
+from adf_agent import image, state
+from adf_agent.build import Builder
+from adf_agent.errors import DockerError
+from adf_agent.root import Root
+from adf_agent.sandbox.cloud import Cloud
+from adf_agent.sandbox.imds import Instance
+
+PROXIES = {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}
+LOOPBACK = "127.0.0.1,localhost"
+ANSWER_SECONDS = 10.0
+
+
+def instance(user_data: bytes | None = None, tags: dict[str, str] | None = None) -> Instance:
+    """An instance under an id of its own: containers bear it, and several sandboxes may share one engine."""
+    return Instance(instance_id=f"i-{os.urandom(9).hex()[1:]}", user_data=user_data, tags=tags)
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder to be the instance's disk (`ADF_ROOT`), for as long as the context lasts."""
+    with TemporaryDirectory(prefix="adf-sandbox-") as name:
+        yield Path(name)
+
+
+def environment(cloud: Cloud, root: Path) -> dict[str, str]:
+    """What makes a process one of the instance's. Credentials come from IMDS.
+
+    A region is given to the aws command line and to boto3, which don't ask IMDS for it, under the one name that the
+    agent does not heed (https://docs.aws.amazon.com/boto3/latest/guide/configuration.html).
+    """
+    region = {"AWS_DEFAULT_REGION": cloud.imds.instance.region}
+    return {**cloud.environment(), **region, "ADF_ROOT": str(root)}
+
+
+def direct(before: Mapping[str, str]) -> dict[str, str]:
+    """What keeps requests for the loopback away from the proxy that *before* names; nothing where it names none."""
+    if not PROXIES & before.keys():
+        return {}
+    listed = ",".join(filter(None, [before.get("no_proxy") or before.get("NO_PROXY"), LOOPBACK]))
+    return {"NO_PROXY": listed, "no_proxy": listed}
+
+
+def isolate() -> None:
+    """Takes the real AWS out of this process's environment, and the proxy out of its way to the loopback.
+
+    A profile, keys or an endpoint there would outrank what `environment` says, for moto and an agent alike.
+    """
+    os.environ.update(direct(os.environ))
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+
+
+def shell(given: Mapping[str, str], before: Mapping[str, str]) -> str:
+    """Lines for the eval of a shell whose environment is *before*: *given* set, other variables of AWS unset."""
+    gone = sorted(name for name in before if name.startswith("AWS_") and name not in given)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted({**given, **direct(before)}.items())]
+    return "\n".join([*([f"unset {' '.join(gone)}"] if gone else []), *lines])
+
+
+def engine() -> Any:
+    """A client of the Docker engine at DOCKER_HOST. Raises DockerError where none answers."""
+    try:
+        client = docker.DockerClient.from_env(timeout=ANSWER_SECONDS)
+        client.ping()
+    except (DockerException, OSError) as error:
+        where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        raise DockerError(
+            f"no Docker engine answers this user at {where}",
+            hint="Start one, or name it in DOCKER_HOST; in a clone, `make demo` starts its own.",
+        ) from error
+    return client
+
+
+def clear(client: Any, instance_id: str, root: Root) -> list[str]:
+    """Removes the containers that bear *instance_id* and the images of the agent's state in *root*.
+
+    Returns their names. An image that another instance's container is made from stays. Raises DockerError.
+    """
+    try:
+        return [*_containers(client, instance_id), *_images(client, root)]
+    except (DockerException, OSError) as error:
+        raise DockerError(f"Docker did not let containers of {instance_id} be removed: {error}") from error
+
+
+def _containers(client: Any, instance_id: str) -> Iterator[str]:
+    for container in client.containers.list(all=True, filters={"label": f"adf.instance={instance_id}"}):
+        container.remove(force=True, v=True)
+        yield f"container {container.name}"
+
+
+def _images(client: Any, root: Root) -> Iterator[str]:
+    image.discard_unfinished(client, Builder(client, None, root.var))
+    for name in state.load(root).images:
+        with suppress(APIError):  # never built, or in another's use
+            client.api.remove_image(name)
+            yield f"image {name[:24]}"

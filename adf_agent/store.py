@@ -1,0 +1,80 @@
+"""A release in S3 or on this machine; and which source a location has."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from adf_agent.aws import FAULTS, fault
+from adf_agent.download import CHUNK, Body, Source
+from adf_agent.errors import ReleaseError
+from adf_agent.location import Location
+from adf_agent.web import Web
+
+
+class S3:
+    """A release in S3, read with the instance's role. *client* makes the client when it is asked for bytes."""
+
+    def __init__(self, location: Location, client: Callable[[], Any]) -> None:
+        self._location = location
+        self._client = client
+
+    def open(self, offset: int, proof: str) -> Body:
+        version = self._location.version_id or proof
+        ask = {"VersionId": version} if version else {}
+        if offset:
+            ask["Range"] = f"bytes={offset}-"
+        try:
+            answer = self._client().get_object(Bucket=self._location.bucket, Key=self._location.key, **ask)
+        except FAULTS as error:
+            raise self._fault(error) from error
+        found = answer.get("VersionId", "")
+        return Body(
+            self._chunks(answer["Body"]), offset, offset + answer["ContentLength"], "" if found == "null" else found
+        )
+
+    def _chunks(self, body: Any) -> Iterator[bytes]:
+        try:
+            yield from body.iter_chunks(CHUNK)
+        except FAULTS as error:
+            raise self._fault(error) from error
+
+    def _fault(self, error: Exception) -> Exception:
+        return fault(error, ReleaseError, "s3:GetObject", f"{self._location.bucket}/{self._location.key}")
+
+
+class LocalFile:
+    """A release that lies on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self, offset: int, proof: str) -> Body:  # noqa: ARG002  a read of a file does not break off
+        try:
+            if not self._path.is_file():
+                raise ReleaseError(f"{self._path} is no file", hint="Mend RELEASE_URL.")
+            return Body(self._chunks(), 0, self._path.stat().st_size, "")
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            with self._path.open("rb") as file:
+                yield from iter(lambda: file.read(CHUNK), b"")
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> ReleaseError:
+        return ReleaseError(
+            f"{self._path} can't be read: {error.strerror}", hint="See its owner and mode.", cause="host"
+        )
+
+
+def source(location: Location, s3: Callable[[], Any], token: Callable[[], str] | None) -> Source:
+    """Where the bytes of *location* come from; *s3* and *token* are asked only where they are needed."""
+    if location.scheme == "s3":
+        return S3(location, s3)
+    if location.path is not None:
+        return LocalFile(location.path)
+    return Web(location, token, requests.Session())

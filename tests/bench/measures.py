@@ -1,0 +1,176 @@
+"""What is measured, each as rows of the table."""
+
+import base64
+import contextlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import sides
+from releases import Release
+from report import Row
+from sides import AGENT, Boot
+from world import World
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two boots of the same release, one right after the other."""
+
+    agent: Boot
+    floor: Boot
+
+
+def cold(world: World, release: Release, runs: int, *, config: bool) -> list[Pair]:
+    """Boots of both sides in turn, each with nothing of the former left; a first pair is not counted."""
+    world.offer(release, config=config)
+    pairs = []
+    for _ in range(runs + 1):  # the first one warms the machine's own caches
+        world.clear()
+        agent = sides.agent(world)
+        world.clear()
+        pairs.append(Pair(agent, sides.floor(world, config=config)))
+    return pairs[1:]
+
+
+def cold_row(what: str, budget: float, pairs: list[Pair]) -> Row:
+    """The ratio of both sides' times, pair by pair."""
+    ratios = [pair.agent.seconds / pair.floor.seconds for pair in pairs]
+    agent = statistics.median(pair.agent.seconds for pair in pairs)
+    floor = statistics.median(pair.floor.seconds for pair in pairs)
+    figure = f"{spread(ratios)}: {agent:.2f} s to {floor:.2f} s"
+    return Row(what, f"≤ {budget} x floor", figure, statistics.median(ratios) <= budget, tuple(ratios))
+
+
+def spread(values: Iterable[float], unit: str = " x") -> str:
+    """The median with least and greatest."""
+    ordered = sorted(values)
+    middle = statistics.median(ordered)
+    return f"{middle:.2f}{unit} ({ordered[0]:.2f} to {ordered[-1]:.2f}, n = {len(ordered)})"
+
+
+def restart(world: World, release: Release, runs: int, own_start: float) -> Row:
+    """The instance restarts: its container has stopped, its image is there, config is read anew.
+
+    A boot id can't be changed, so the one that the agent recorded is.
+    """
+    world.offer(release, config=True)
+    world.clear()
+    sides.agent(world)
+    seconds = []
+    for _ in range(runs):
+        world.engine.api.kill(world.containers[1])
+        world.engine.api.wait(world.containers[1])
+        path = world.root / "var/lib/adf-agent/state.json"
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | {"boot_id": "another"}))
+        boot = sides.agent(world)
+        if not boot.steps["image"].fact.startswith("reused"):
+            raise SystemExit(f"bench: after a restart the image was {boot.steps['image'].fact}")
+        seconds.append(boot.seconds)
+    budget = 1.0 + own_start
+    return Row(
+        "restart, image built",
+        f"≤ 1.0 s + the app's own start, {own_start:.2f} s",
+        spread(seconds, " s"),
+        statistics.median(seconds) <= budget,
+        tuple(seconds),
+    )
+
+
+def memory(world: World, release: Release) -> Row:
+    """The greatest resident size of the agent's process (VmHWM of proc(5)) over a cold boot; its children's apart."""
+    world.offer(release, config=True)
+    world.clear()
+    own, others = 0, Counter[str]()
+
+    def watch(pid: int) -> None:
+        nonlocal own
+        own = max(own, _peak(pid)[1])
+        for name, size in map(_peak, _descendants(pid)):
+            others[name] = max(others[name], size)
+
+    boot = sides.agent(world, watch)
+    del others[AGENT.name]  # a child between fork and exec
+    apart = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in others.most_common(2) if size)
+    figure = f"{own / 1e6:.0f} MB, n = 1 (its children apart: {apart or 'none'}; booted in {boot.seconds:.0f} s)"
+    what = f"agent's peak memory, {release.size / 1e9:.1f} GB release"
+    return Row(what, "≤ 100 MB", figure, 0 < own <= 100e6, (own,))
+
+
+def _peak(pid: int) -> tuple[str, int]:
+    """A process's name and greatest resident size so far in bytes, 0 for one that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return "", 0
+    name, size = re.search(r"^Name:\t(.*)$", text, re.MULTILINE), re.search(r"VmHWM:\s+(\d+) kB", text)
+    return (name[1] if name else ""), int(size[1]) << 10 if size else 0
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            for child in map(int, path.read_text().split()):
+                found += [child, *_descendants(child)]
+    return found
+
+
+def calls(world: World, release: Release) -> list[Row]:
+    """What a boot asks of AWS, as moto recorded it, and of the metadata service; tags come from EC2 here: the most."""
+    instance = world.cloud.imds.instance
+    tags, instance.tags = instance.tags, None
+    world.offer(release, config=True)
+    world.clear()
+    recorder = f"{world.cloud.endpoint}/moto-api/recorder"
+    with contextlib.chdir(world.folder):  # moto's file lies where its process is
+        requests.post(f"{recorder}/reset-recording", timeout=10).raise_for_status()
+        requests.post(f"{recorder}/start-recording", timeout=10).raise_for_status()
+        world.cloud.imds.requests.clear()
+        sides.agent(world)
+        asked = world.cloud.imds.requests.total()
+        requests.post(f"{recorder}/stop-recording", timeout=10).raise_for_status()
+        recorded = requests.get(f"{recorder}/download-recording", timeout=10).text
+    instance.tags = tags
+    names = Counter(_operation(json.loads(line)) for line in recorded.splitlines())
+    figure = f"{names.total()}: " + ", ".join(f"{name} {times}" for name, times in names.most_common())
+    met = 0 < names.total() <= 12
+    return [
+        Row("AWS API calls of a boot", "≤ 12", figure, met, (names.total(),)),
+        Row("metadata requests of that boot", "none set", str(asked), None, (asked,)),
+    ]
+
+
+def _operation(entry: dict[str, Any]) -> str:
+    """The name of a recorded call, which JSON services tell in a header and EC2 in the body."""
+    headers = {key.lower(): value for key, value in entry["headers"].items()}
+    target = headers.get("x-amz-target", "").rpartition(".")[2]
+    action = re.search(r"Action=(\w+)", base64.b64decode(entry["body"]).decode(errors="replace"))
+    return target or (action[1] if action else str(entry["url"]))
+
+
+def status(world: World, runs: int) -> Row:
+    """`adf-agent status` of a booted instance, as a ratio to the interpreter's own start."""
+    ratios, seconds = [], []
+    for _ in range(runs):
+        bare = _timed(world, [sys.executable, "-c", "pass"])
+        seconds.append(_timed(world, [AGENT, "status"]))
+        ratios.append(seconds[-1] / bare)
+    figure = f"{spread(ratios)}: {statistics.median(seconds) * 1000:.0f} ms"
+    return Row("adf-agent status", "≤ 2.5 x python3 -c pass", figure, statistics.median(ratios) <= 2.5, tuple(ratios))
+
+
+def _timed(world: World, command: list[str | Path]) -> float:
+    environment = world.environment()
+    started = time.perf_counter()
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=30, check=True)
+    return time.perf_counter() - started

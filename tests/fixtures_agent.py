@@ -1,0 +1,166 @@
+"""An instance to boot: the real command, the real engine, AWS on loopback."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import ImageNotFound, NotFound
+from web import Web
+
+from adf_agent.sandbox.cloud import Cloud
+
+BASE = "adf-test/base"
+SERVE = 'CMD ["/bin/httpd", "-f", "-p", "8000", "-h", "/www"]'
+DOCKERFILE = f"FROM {BASE}\nCOPY www /www\nEXPOSE 8000\nSTOPSIGNAL SIGKILL\n{SERVE}\n"
+Files = Mapping[str, str | bytes]
+
+
+def tarball(files: Files) -> bytes:
+    """A tar with gzip of *files*, name → content."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as tar:
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o755
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def app(page: str = "hello", **files: str) -> Files:
+    """A release that serves *page* on port 8000; *files* replace or add to it (`adf_toml`: adf.toml)."""
+    more = {name.replace("_", "."): text for name, text in files.items()}
+    return {"Dockerfile": DOCKERFILE, "www/index.html": page, **more}
+
+
+@dataclass(frozen=True)
+class Booted:
+    """What a command of the agent came to."""
+
+    code: int
+    status: Mapping[str, Any]
+    log: str
+    out: str
+
+    @property
+    def error(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.status["error"]
+        return found
+
+
+@dataclass
+class Machine:
+    """An instance with its own folders; the agent there is run by *python*, in *environment*."""
+
+    cloud: Cloud
+    web: Web
+    engine: docker.DockerClient
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    closing: list[Callable[[], object]] = field(default_factory=list)
+
+    def user_data(self, **settings: object) -> None:
+        """Launches it anew with these settings in its user-data, published on loopback unless they say otherwise."""
+        lines = {"ADF_PUBLISH_ADDRESS": "127.0.0.1", **settings}
+        self.cloud.imds.instance.user_data = "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
+
+    def agent_env(self, **settings: object) -> None:
+        folder = self.root / "etc/adf-agent"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "agent.env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+
+    def release(self, files: Files, name: str = "v1.tar.gz") -> str:
+        """A release of *files*; returns its file:// URL."""
+        path = self.root / name
+        path.write_bytes(tarball(files))
+        return f"file://{path}"
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "adf_agent", *arguments],
+            env={**os.environ, **self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> Booted:
+        """Runs `adf-agent ARGUMENTS…` to its end."""
+        with self.start(*arguments, **environment) as process:
+            out, log = process.communicate(timeout=120)
+        return Booted(process.returncode, self.status(), log, out)
+
+    def boot(self, **settings: object) -> Booted:
+        """Launches and boots."""
+        self.user_data(**settings)
+        return self.run("boot")
+
+    def status(self) -> Mapping[str, Any]:
+        path = self.root / "run/adf-agent/status.json"
+        found: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    def state(self) -> Mapping[str, Any]:
+        path = self.root / "var/lib/adf-agent/state.json"
+        found: Mapping[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    def containers(self) -> list[Any]:
+        """Every container of this instance's agent, running or not."""
+        label = f"adf.instance={self.cloud.imds.instance.instance_id}"
+        found: list[Any] = self.engine.containers.list(all=True, filters={"label": label})
+        return found
+
+    def clean(self) -> None:
+        for close in self.closing:
+            close()
+        for container in self.containers():
+            container.remove(force=True, v=True)
+        path = self.root / "var/lib/adf-agent/state.json"
+        for image in json.loads(path.read_text())["images"] if path.exists() else []:
+            try:
+                self.engine.images.remove(image)
+            except (ImageNotFound, NotFound):
+                continue  # a test's own doing
+
+
+@pytest.fixture(scope="session")
+def base_image(docker_client: docker.DockerClient) -> Iterator[str]:
+    """A base image with busybox and its applets, as no registry can be reached."""
+    dockerfile = 'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
+    files = tarball({"Dockerfile": dockerfile, "busybox": Path("/bin/busybox").read_bytes()})
+    docker_client.images.build(
+        fileobj=io.BytesIO(files), custom_context=True, encoding="gzip", tag=BASE, rm=True, forcerm=True
+    )
+    yield BASE
+    docker_client.images.remove(BASE, force=True)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with Web() as server:
+        yield server
+
+
+@pytest.fixture
+def machine(
+    cloud: Cloud, web: Web, docker_client: docker.DockerClient, base_image: str, tmp_path: Path
+) -> Iterator[Machine]:
+    """An instance that never booted; containers and images of its agent are gone after the test."""
+    assert base_image
+    environment = {**cloud.environment(), "ADF_ROOT": str(tmp_path)}
+    # Containers that many tests leave and look for are told apart by the instance's id.
+    cloud.imds.instance.instance_id = f"i-{os.urandom(8).hex()}"
+    made = Machine(cloud, web, docker_client, tmp_path, environment)
+    yield made
+    made.clean()

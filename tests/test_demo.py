@@ -1,0 +1,289 @@
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+import pytest
+import requests
+
+from adf_agent.root import Root
+from adf_agent.sandbox import demo, machine
+
+SANDBOX = [str(Path(sys.executable).with_name("adf-sandbox"))]
+# A session of somebody who works with the real AWS, behind a proxy that is not there.
+OPERATOR = {
+    "AWS_PROFILE": "production",
+    "AWS_ACCESS_KEY_ID": "AKIAPRODUCTION",
+    "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:9",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+}
+INSTANCE = re.compile(r"i-[0-9a-f]{17}")
+# The demo's own code for a folder of ours in place of examples/hello.
+RUN = """
+import sys, threading, time
+from pathlib import Path
+from adf_agent.sandbox import demo
+sys.exit(demo.run(Path(sys.argv[1]), threading.Event(), time.monotonic()))
+"""
+
+
+@contextmanager
+def started(*command: str, tmp: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """*command* with its temporary files below *tmp*; killed where it still runs at the end."""
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(tmp), **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ran(*command: str, tmp: Path, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """Exit code, standard output and error of *command*, run to its end."""
+    with started(*command, tmp=tmp, env=env) as process:
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+
+def processes(tmp: Path) -> list[str]:
+    """The processes that were started with *tmp* for their temporary files, and by those."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={tmp}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_text())
+        except OSError:  # gone meanwhile, or another user's
+            continue
+    return found
+
+
+def left(client: docker.DockerClient, tmp: Path, instance: str, image: str | None = None) -> list[str]:
+    """What is still there of a sandbox: files, processes, containers, the image named `adf/release:<12 digits>`."""
+    containers = client.containers.list(all=True, filters={"label": f"adf.instance={instance}"})
+    tags = [tag for each in client.images.list() for tag in each.tags]
+    images = [tag for tag in tags if image and tag.startswith(image)]
+    return [*map(str, tmp.iterdir()), *processes(tmp), *(each.name for each in containers), *images]
+
+
+def found(pattern: str, text: str) -> str:
+    """The first match of *pattern* in *text*, which has one."""
+    match = re.search(pattern, text)
+    assert match, text
+    return match[0]
+
+
+def test_the_demo_ends_with_the_apps_answer_and_leaves_nothing(
+    docker_client: docker.DockerClient, tmp_path: Path
+) -> None:
+    """The first thing that a newcomer runs: it fails behind their proxy, or fills their disk."""
+    code, out, err = ran(*SANDBOX, "demo", tmp=tmp_path, env=OPERATOR)
+    assert (code, err) == (0, "")
+    instance = found(INSTANCE.pattern, out)
+    assert out.splitlines()[-1] == f"Hello World, says v1 on {instance}"
+    assert re.search(rf"^{instance} t3.micro eu-west-1a: in service for", out, re.MULTILINE), out
+    assert float(found(r"(?<=answered  )[\d.]+", out)) < demo.ARTICLE_SECONDS
+    assert f"container adf-app-{instance}, image adf/release:" in found("removed .*", out)
+    assert left(docker_client, tmp_path, instance, found(r"adf/release:\w{12}", out)) == []
+
+
+def test_the_demos_image_is_its_own(tmp_path: Path) -> None:
+    """Two demos at once on one engine: the first to end would take the other's image away."""
+    digests = {demo.pack(demo.hello(), Path("/bin/busybox"), tmp_path / "v1.tar.gz") for _ in range(2)}
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_cut_short_leaves_nothing(
+    docker_client: docker.DockerClient, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C in the middle of the boot: a build, a container and a server would go on behind the prompt."""
+    with started(*SANDBOX, "demo", tmp=tmp_path) as process:
+        assert process.stdout is not None
+        out = ""
+        while not out.endswith("adf-agent boot\n"):
+            out += process.stdout.readline()
+        process.send_signal(number)
+        rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in err
+    assert rest == "removed   the emulated AWS and every file\n"  # the boot was stopped, not waited for
+    assert left(docker_client, tmp_path, found(INSTANCE.pattern, out)) == []
+
+
+def test_a_release_that_fails_shows_why(docker_client: docker.DockerClient, tmp_path: Path) -> None:
+    """A demo that just says `failed` sends its user away."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/Dockerfile").write_text('FROM scratch\nCOPY busybox /busybox\nRUN ["/busybox", "no-such"]\n')
+    (tmp_path / "tmp").mkdir()
+    code, out, _ = ran(sys.executable, "-c", RUN, str(tmp_path / "broken"), tmp=tmp_path / "tmp")
+    assert code == 14
+    assert "✗ image" in out
+    assert "the build failed" in out
+    assert "no-such: applet not found" in out
+    events = [json.loads(line)["event"] for line in out.splitlines() if line.startswith("{")]
+    assert events[0] == "stage.started"
+    assert events[-1] == "boot.failed"
+    assert left(docker_client, tmp_path / "tmp", found(INSTANCE.pattern, out)) == []
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "sentence"),
+    [
+        ({"DOCKER_HOST": "unix:///nowhere"}, 11, "no Docker engine answers this user at unix:///nowhere"),
+        ({"PATH": "/nowhere"}, 1, "is made of a static busybox, and this machine has none"),
+    ],
+    ids=["no engine", "no busybox"],
+)
+def test_what_the_demo_needs_and_lacks_is_one_sentence(
+    docker_client: docker.DockerClient, tmp_path: Path, env: dict[str, str], code: int, sentence: str
+) -> None:
+    """Nobody reads a traceback of a program that they have known for a minute."""
+    docker_client.ping()
+    got, out, err = ran(*SANDBOX, "demo", tmp=tmp_path, env=env)
+    assert (got, out) == (code, "")
+    assert sentence in err.splitlines()[0]
+    assert len(err.splitlines()) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def up(tmp: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """`adf-sandbox up`, and the environment of an operator's shell that has evaluated what it printed."""
+    with started(*SANDBOX, "up", *options, tmp=tmp, env=OPERATOR) as process:
+        assert process.stdout is not None
+        exports = process.stdout.read()  # to its end: eval "$(adf-sandbox up &)" must not wait for more
+        shell = subprocess.run(
+            ["sh", "-c", 'eval "$1"; env -0', "sh", exports],
+            env={**os.environ, **OPERATOR},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        yield process, dict(line.split("=", 1) for line in shell.stdout.split("\0") if line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_serves_until_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    """A sandbox that can't be stopped cleanly leaves a server that the next one's port collides with."""
+    with up(tmp_path) as (process, environment):
+        root = Path(environment["ADF_ROOT"])
+        assert root.is_dir()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert err.splitlines()[-1] == f"adf-sandbox: removed {root}; AWS and metadata are gone"
+    assert list(tmp_path.iterdir()) == []
+    for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT"):
+        host, port = environment[name].removeprefix("http://").split(":")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), timeout=5)
+
+
+def test_boto3_in_ups_environment_speaks_to_the_sandbox(tmp_path: Path) -> None:
+    """An operator with keys and a profile in the shell would try things out on the real AWS."""
+    code = """
+import boto3
+print(boto3.client("dynamodb").list_tables()["TableNames"], boto3.Session().get_credentials().method)
+"""
+    with up(tmp_path) as (_, environment):
+        said = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+    assert (said.stdout, said.stderr) == ("[] iam-role\n", "")
+
+
+def test_ups_metadata_takes_the_handshake_and_knows_user_data_and_tags(tmp_path: Path) -> None:
+    """What works against a lenient service fails on EC2, where IMDSv2 is required."""
+    (tmp_path / "user-data").write_text("RELEASE_URL=https://example.com/v1.tar.gz\n")
+    options = ("--user-data", str(tmp_path / "user-data"), "--tag", "ADF_APP=web", "--tag", "Name=a=b")
+    with up(tmp_path, *options) as (_, environment):
+        latest = environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] + "/latest"
+        assert requests.get(f"{latest}/user-data", timeout=5).status_code == 401
+        lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+        token = {"X-aws-ec2-metadata-token": requests.put(f"{latest}/api/token", headers=lifetime, timeout=5).text}
+        told = [
+            requests.get(f"{latest}/{path}", headers=token, timeout=5).text
+            for path in ("user-data", "meta-data/tags/instance/ADF_APP", "meta-data/tags/instance/Name")
+        ]
+    assert told == ["RELEASE_URL=https://example.com/v1.tar.gz\n", "web", "a=b"]
+
+
+def test_up_takes_away_what_an_agent_left_in_it(docker_client: docker.DockerClient, tmp_path: Path) -> None:
+    """Each try would leave a container on a port, with no state folder that knows of it."""
+    files, tmp = tmp_path / "files", tmp_path / "tmp"
+    files.mkdir()
+    tmp.mkdir()
+    digest = demo.pack(demo.hello(), Path("/bin/busybox"), files / "v1.tar.gz")
+    port = demo.free_port()
+    url = f"file://{files}/v1.tar.gz"
+    (files / "user-data").write_text(f"RELEASE_URL={url}\nADF_PUBLISH={port}:8000\nADF_PUBLISH_ADDRESS=127.0.0.1\n")
+    with up(tmp, "--user-data", str(files / "user-data"), "--tag", "Name=web") as (process, environment):
+        agent = [sys.executable, "-m", "adf_agent", "boot"]
+        booted = subprocess.run(agent, env=environment, capture_output=True, text=True, check=False)
+        assert booted.returncode == 0, booted.stderr
+        status = json.loads(Root(Path(environment["ADF_ROOT"])).status.read_bytes())
+        assert "(no GREETING)" in demo.ask(port)
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    instance = status["instance"]["id"]
+    assert f"removed container adf-app-{instance}, image adf/release:{digest[:12]}" in err
+    assert left(docker_client, tmp, instance, f"adf/release:{digest}") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--tag", "web"], 2, "'web' is no tag: write KEY=VALUE"),
+        (["--tag", "=web"], 2, "'=web' is no tag: write KEY=VALUE"),
+        (["--user-data", "/nowhere/user-data"], 1, "/nowhere/user-data can't be read: No such file or directory"),
+        (["--port", "{taken}"], 1, "port {taken} of 127.0.0.1 can't be had"),
+        (["--imds-port", "{taken}"], 1, "port {taken} of 127.0.0.1 can't be had"),
+        (["--port", "70000"], 1, "port 70000 of 127.0.0.1 can't be had"),
+    ],
+)
+def test_up_refuses_in_one_sentence(tmp_path: Path, options: list[str], code: int, sentence: str) -> None:
+    """Where its port is taken, moto's server waits for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = str(listener.getsockname()[1])
+        got, out, err = ran(*SANDBOX, "up", *(option.format(taken=taken) for option in options), tmp=tmp_path)
+    assert (got, out) == (code, "")
+    assert sentence.format(taken=taken) in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_extra_the_sandbox_names_it(tmp_path: Path) -> None:
+    """The wheel without extras has the command too: a ModuleNotFoundError tells nobody what to install."""
+    code = "import sys; sys.modules['moto'] = None; from adf_agent.sandbox.cli import main; sys.exit(main(['up']))"
+    got, out, err = ran(sys.executable, "-c", code, tmp=tmp_path)
+    assert (got, out) == (1, "")
+    assert "adf-agent[sandbox]" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("before", "direct"),
+    [
+        ({}, None),
+        ({"NO_PROXY": "example.com"}, None),
+        ({"HTTPS_PROXY": "http://proxy"}, "127.0.0.1,localhost"),
+        ({"http_proxy": "http://proxy", "NO_PROXY": "example.com"}, "example.com,127.0.0.1,localhost"),
+        ({"http_proxy": "http://proxy", "no_proxy": "a", "NO_PROXY": "b"}, "a,127.0.0.1,localhost"),
+    ],
+)
+def test_a_proxy_is_kept_out_of_the_loopback(before: dict[str, str], direct: str | None) -> None:
+    """Behind a company's proxy nothing of the sandbox would be reached; and what they exempt must stay exempt."""
+    assert machine.direct(before) == ({"NO_PROXY": direct, "no_proxy": direct} if direct else {})

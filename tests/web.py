@@ -1,0 +1,82 @@
+"""A web server on loopback whose answers a test orders, faults among them."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Answer:
+    """*cut* is how many bytes of the body are sent before the connection ends, None for all."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    path: str
+    headers: Mapping[str, str]
+
+
+Route = Callable[[Asked], Answer]
+
+
+class Web:
+    """A context manager. `web.routes["/v1.tar.gz"]` answers that path; what was asked is kept in *asked*."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Route] = {}
+        self.posts = Answer(405)  # what any POST is answered with, as AWS's JSON services are asked
+        self.asked: list[Asked] = []
+        self._server = _Server(self)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.host}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,)).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def serve(self, path: str, *answers: Answer) -> str:
+        """Answers *path* by each of *answers* in turn, by the last one from then on; returns its URL."""
+        rest = list(answers)
+        self.routes[path] = lambda _: rest.pop(0) if len(rest) > 1 else rest[0]
+        return self.url + path
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, web: Web) -> None:
+        self.web = web
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        asked = Asked(self.path, dict(self.headers.items()))
+        self.server.web.asked.append(asked)
+        route = self.server.web.routes.get(self.path.partition("?")[0])
+        self._answer(route(asked) if route else Answer(404))
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._answer(self.server.web.posts)
+
+    def _answer(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        for header in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(answer.body[: answer.cut])
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: what was asked is kept."""
