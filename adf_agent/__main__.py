@@ -1,6 +1,20 @@
 """The command `adf-agent`."""
 
-from adf_agent.cli import main
+import sys
+
+
+def main() -> int:
+    """Runs one command and returns its exit code."""
+    if sys.argv[1:2] == [
+        "status"
+    ]:  # it must answer at once, and the other commands' imports take longer than all it does
+        from adf_agent import status  # noqa: PLC0415
+
+        return status.main(sys.argv[2:])
+    from adf_agent import cli  # noqa: PLC0415
+
+    return cli.main()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004  botocore's own
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
@@ -31,6 +32,7 @@ DENIED = frozenset({
     "403",  # where an answer has no body
 })  # fmt: skip
 BROKEN_OFF = (
+    ConnectionError,
     HTTPClientError,
     IncompleteReadError,
     ResponseStreamingError,

@@ -1,6 +1,6 @@
 """The command line, and the one place where clients are made.
 
-What only one command needs is imported there: `status` must answer at once.
+What only one command needs is imported there.
 """
 
 import argparse
@@ -9,14 +9,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adf_agent import __version__, status
 from adf_agent.errors import AgentError, Stopped
-from adf_agent.root import Root, boot_id, started
+from adf_agent.root import Root
 
 if TYPE_CHECKING:
     from adf_agent.deadline import Deadline
@@ -47,10 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"adf-agent {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _command(commands, "boot", _boot, "boot the release of RELEASE_URL, then exit; the container goes on")
-    shown = _command(commands, "status", _status, "how the boot went and how the app is")
-    shown.add_argument("--json", action="store_true", help="for programs")
-    shown.add_argument("--wait", action="store_true", help="until the boot has ended")
-    shown.add_argument("--strict", action="store_true", help="1 also where degraded, warmed or standby")
+    # Listed here; __main__ takes it straight to its module.
+    commands.add_parser("status", help=status.MEANING[0].lower() + status.MEANING[1:])
     shown = _command(commands, "settings", _settings, "the settings in force, each with its source")
     shown.add_argument("--json", action="store_true", help="for programs")
     shown = _command(commands, "config", _config, "the config that a container would get now: names, never values")
@@ -62,36 +59,6 @@ def _command(commands: Any, name: str, run: Callable[..., int], text: str) -> ar
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=run)
     return parser
-
-
-def _status(arguments: argparse.Namespace, root: Root) -> int:
-    now = boot_id()
-
-    def read() -> status.Status | None:
-        try:
-            return status.read(root.status)
-        except (OSError, ValueError) as error:
-            raise AgentError(f"{root.status} can't be read: {error}", hint="See its owner and mode.") from error
-
-    if arguments.wait:
-        status.wait(read, lambda found: status.alive(found, now, started))
-    found = read()
-    running = bool(found) and status.alive(found or {}, now, started)
-    rebooted = bool(found) and (found or {}).get("agent", {}).get("boot_id") != now
-    code = status.verdict(found, running=running, rebooted=rebooted, strict=arguments.strict)
-    if arguments.json:
-        print(json.dumps({"running": running, **(found or {"phase": None})}, indent=1))
-    else:
-        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        print(status.screen(found, code, _tail(root), time.time(), color=color))
-    return code
-
-
-def _tail(root: Root) -> str:
-    try:
-        return root.tail.read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _settings(arguments: argparse.Namespace, root: Root) -> int:

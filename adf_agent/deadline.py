@@ -62,7 +62,7 @@ class Deadline:
             try:
                 return call()
             except AgentError as error:
-                passing.extend([error] if error.transient else [])
+                passing.extend([error] if error.transient and not self.expired() else [])
                 raise
 
         try:

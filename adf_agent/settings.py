@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from adf_agent import location, userdata
 from adf_agent.errors import SettingsError
@@ -50,6 +50,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def _each(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(parse(part) for part in text.replace(",", " ").split())
+
+
+def _unenforced(_: str) -> NoReturn:
+    raise ValueError("is not enforced by this version and would guard nothing: leave it out")
 
 
 def _switch(text: str) -> bool:
@@ -119,8 +123,8 @@ class Settings:
     log_tail: bool = _setting(_switch, "whether the fleet record has the app's last lines", "on")
     builder: str = _setting(_one_of("auto", "buildkit", "classic"), "what builds the image", "auto")
     rebalance: str = _setting(_one_of("report", "drain"), "what to do on a rebalance recommendation", "report")
-    release_keys: tuple[str, ...] = _setting(_each(str), "public keys that sign releases", unset=(), guard=True)
-    release_sources: tuple[str, ...] = _setting(_each(str), "where releases may come from", unset=(), guard=True)
+    release_keys: tuple[str, ...] = _setting(_unenforced, "public keys that sign releases", unset=(), guard=True)
+    release_sources: tuple[str, ...] = _setting(_unenforced, "where releases may come from", unset=(), guard=True)
     archive_limit: Limits = _setting(  # noqa: RUF009  a field, as of dataclasses
         Limits.parse, "the most that a tarball may hold", "members=200000,bytes=10g,ratio=250", guard=True
     )

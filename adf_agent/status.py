@@ -1,25 +1,82 @@
 """What a person sees of the boot, and the exit code that a script reads, with nothing but status.json at hand."""
 
-import json
-import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-# Nothing of the agent's but this is imported: the screen must come at once, and when all else is broken.
+import argparse
+import json
+import os
+import sys
+import time
+
+from adf_agent.root import STATUS, TAIL, boot_id, started
+
+TYPE_CHECKING = False  # as in root
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, TypeAlias
+
+    Status: TypeAlias = Mapping[str, Any]
+
+# Little else is imported: the screen must come at once, and when all else is broken.
+MEANING = "How the boot went and how the app is"
 IN_SERVICE, FAILED, NO_AGENT, UNDER_WAY = 0, 1, 3, 4
 SCHEMA = 1
 SERVING = ("in service", "warmed", "standby")
 ENDED = ("failed", "held")
 MARKS = {"done": "✓", "failed": "✗", "running": "…", "stopped": "-"}
 COLORS = {"done": "32", "failed": "31", "running": "33", "stopped": "2"}
-Status = Mapping[str, Any]
 
 
-def read(path: Path) -> Status | None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """`adf-agent status`. Returns its exit code."""
+    arguments = options(argparse.ArgumentParser(prog="adf-agent status", description=f"{MEANING}.")).parse_args(argv)
+    root = os.environ.get("ADF_ROOT") or "/"
+    try:
+        return _show(arguments, os.path.join(root, STATUS), os.path.join(root, TAIL))
+    except (OSError, ValueError) as error:
+        print(f"adf-agent: the status can't be read: {error}\n  → See the owner and mode of the file.", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """*parser* with the options of this command."""
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--wait", action="store_true", help="until the boot has ended")
+    parser.add_argument("--strict", action="store_true", help="1 also where degraded, warmed or standby")
+    return parser
+
+
+def _show(arguments: argparse.Namespace, path: str, tail: str) -> int:
+    now = boot_id()
+    if arguments.wait:
+        wait(lambda: read(path), lambda found: alive(found, now, started))
+    found = read(path)
+    running = found is not None and alive(found, now, started)
+    rebooted = found is not None and found.get("agent", {}).get("boot_id") != now
+    code = verdict(found, running=running, rebooted=rebooted, strict=arguments.strict)
+    if arguments.json:
+        print(json.dumps({"running": running, **(found or {"phase": None})}, indent=1))
+    else:
+        color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(screen(found, code, _lines(tail), time.time(), color=color))
+    return code
+
+
+def _lines(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:  # not for this user's eyes, or none
+        return ""
+
+
+def read(path: str) -> Status | None:
     """The record at *path*, replaced whole and so never torn; None where there is none. Raises OSError, ValueError."""
     try:
-        status = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            status = json.load(file)
     except FileNotFoundError:
         return None
     if not isinstance(status, dict):
