@@ -1,19 +1,7 @@
 """What an AWS answer means: one place that tells a transient fault from a permanent one."""
 
 from http import HTTPStatus
-
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,  # noqa: A004  botocore's own
-    CredentialRetrievalError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ResponseStreamingError,
-)
-from botocore.parsers import ResponseParserError
+from typing import Any
 
 from adf_agent.errors import AgentError
 
@@ -31,22 +19,22 @@ DENIED = frozenset({
     "AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess", "AuthorizationError",
     "403",  # where an answer has no body
 })  # fmt: skip
-BROKEN_OFF = (
-    ConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    ResponseStreamingError,
-    CredentialRetrievalError,
-    ResponseParserError,
-)
-FAULTS = (ClientError, BotoCoreError, ResponseParserError)  # the last: no AWS answer at all, a proxy's page
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """What a boto3 client may raise, to be named behind `except`.
+
+    Asked for only when something was raised: a boot that needs no AWS does without botocore, 30 ms of imports.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
+
+    return ClientError, BotoCoreError, ResponseParserError
 
 
 def code(error: Exception) -> str:
     """The service's error code (`ResourceNotFoundException`), or the exception's name where no answer came."""
-    if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "Unknown"))
-    return type(error).__name__
+    return str(_answer(error).get("Error", {}).get("Code") or type(error).__name__)
 
 
 def fault(error: Exception, kind: type[AgentError], action: str, resource: str) -> AgentError:
@@ -60,14 +48,14 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
             f"{action} on {resource} is denied to this instance's role{_detail(error)}",
             hint=f"Allow {action} on {resource} in the role of the instance profile.",
         )
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+    if name in ("NoCredentialsError", "PartialCredentialsError"):
         return kind(
             f"{action} on {resource}: there are no AWS credentials",
             hint="Attach an instance profile to the instance.",
             cause="dependency",
             transient=True,  # a profile's credentials reach IMDS some seconds after the start
         )
-    transient = name in TRANSIENT or _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, BROKEN_OFF)
+    transient = name in TRANSIENT or _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR or _broke_off(error)
     return kind(
         f"{action} on {resource} failed: {name}{_detail(error)}",
         hint="It may pass: see the AWS Health Dashboard." if transient else f"See that {resource} is the right name.",
@@ -76,11 +64,30 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
     )
 
 
+def _answer(error: Exception) -> dict[str, Any]:
+    """The service's answer, empty where none came."""
+    answer: dict[str, Any] = getattr(error, "response", None) or {}
+    return answer
+
+
 def _status(error: Exception) -> int:
-    metadata = error.response.get("ResponseMetadata", {}) if isinstance(error, ClientError) else {}
-    return int(metadata.get("HTTPStatusCode", 0))
+    return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _broke_off(error: Exception) -> bool:
+    from botocore import exceptions, parsers  # noqa: PLC0415
+
+    return isinstance(
+        error,
+        exceptions.ConnectionError
+        | exceptions.HTTPClientError
+        | exceptions.IncompleteReadError
+        | exceptions.ResponseStreamingError
+        | exceptions.CredentialRetrievalError
+        | parsers.ResponseParserError,  # no AWS answer at all: a proxy's page
+    )
 
 
 def _detail(error: Exception) -> str:
-    message = error.response.get("Error", {}).get("Message", "") if isinstance(error, ClientError) else str(error)
+    message = _answer(error).get("Error", {}).get("Message") or ("" if _answer(error) else str(error))
     return f" ({message})" if message else ""

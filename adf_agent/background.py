@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from adf_agent.deadline import Deadline
 
 T = TypeVar("T")
+CLEAR_SECONDS = 12.0  # more than build.CANCEL_SECONDS
 LOOK_SECONDS = 0.1  # how soon a set stop event ends a wait; an answer ends it at once
 
 
@@ -45,13 +46,14 @@ class Task(Generic[T]):
 
 
 def settle(tasks: Sequence[Task[Any]], stop: threading.Event) -> None:
-    """Waits until all *tasks* have ended well. Where one fails, sets *stop* for the others and raises its error.
+    """Waits until all *tasks* have ended well. Where one fails, stops the others by *stop* and raises its error.
 
     Each task keeps its deadline by itself, as only it can say what it was waiting for.
     """
     futures = [task.future for task in tasks]
     done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-    for future in done:
-        if error := future.exception():
+    for error in [future.exception() for future in done]:
+        if error:
             stop.set()
+            wait(futures, CLEAR_SECONDS)  # for a build to be taken back, a part of a file to be removed
             raise error

@@ -16,7 +16,7 @@ def boot(host: Host, record: Record, ledger: Ledger, deadline: Deadline) -> Cont
     under `ADF_ON_FAILURE=hold`.
     """
     stage = record.stage
-    launched = stage("settings", lambda: launch.read(host.root, host.metadata(deadline), host.ec2))
+    launched = stage("settings", lambda: launch.read(host.root, host.metadata(deadline), host.ec2, deadline))
     do = Stages(host, record, ledger, launched, deadline.lasting(launched.settings.boot_timeout))
     do.introduce()
     docker = Task(lambda: stage("docker", do.docker))
@@ -27,8 +27,9 @@ def boot(host: Host, record: Record, ledger: Ledger, deadline: Deadline) -> Cont
     with release.kept(host.root.var):
         fetched = Task(lambda: stage("release", lambda: do.release(docker)))
         configured = Task(lambda: stage("config", do.config) if launched.settings.app else None)
-        settle([docker, fetched, configured], deadline.stop)
-        built = stage("image", lambda: do.image(docker.value, fetched.value))
-    started = stage("container", lambda: do.container(docker.value, fetched.value, built, configured.value))
-    stage("health", lambda: do.health(docker.value, fetched.value, built, started, configured.value))
+        settle([docker, fetched], deadline.stop)
+        built = Task(lambda: stage("image", lambda: do.image(docker.value, fetched.value)))
+        settle([built, configured], deadline.stop)
+    started = stage("container", lambda: do.container(docker.value, fetched.value, built.value, configured.value))
+    stage("health", lambda: do.health(docker.value, fetched.value, built.value, started, configured.value))
     return started

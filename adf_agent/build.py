@@ -19,6 +19,7 @@ from adf_agent.manifest import Build
 
 KEPT_BYTES = 2 << 20  # of a build's output; what failed stands at the end
 TAIL_LINES = 50
+PIPE_BYTES = 1 << 20  # Linux' most for a user; with its usual 64 KiB a large context waits at each step
 CANCEL_SECONDS = 10.0  # for the docker command to take its build back; measured: well under one
 # A registry's or the network's fault while a base image is looked up or pulled; or BuildKit's own, when it loses a
 # context that others send theirs beside ("context not found", seen on 20.10). A step's own failure is worded
@@ -110,6 +111,7 @@ class Builder:
             stderr=subprocess.STDOUT,
             env=self._environment(),
             start_new_session=True,  # Ctrl-C is ours to handle
+            pipesize=PIPE_BYTES,
         ) as process:
             feeding = Task(lambda: _feed(process, context))
             reading = Task(lambda: _read(process, output))

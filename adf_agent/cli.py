@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from adf_agent.launch import Launch
 
 ASK_SECONDS = 10.0  # for IMDS, where a person waits for an answer
-BOOT_SECONDS = 900.0  # ADF_BOOT_TIMEOUT's default, until the settings are known
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +95,7 @@ def _config(arguments: argparse.Namespace, root: Root) -> int:
 
 
 def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  every command is called alike
-    from adf_agent import boot, launch, log, notation, record, state  # noqa: PLC0415
+    from adf_agent import boot, launch, log, record, state  # noqa: PLC0415
     from adf_agent.deadline import Deadline  # noqa: PLC0415
 
     log.configure(sys.stderr)
@@ -107,8 +106,7 @@ def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  ev
     with state.only_agent(root):
         written = record.Record(root, "boot")
         try:
-            seconds = notation.duration(launch.baked(root).get("ADF_BOOT_TIMEOUT") or BOOT_SECONDS)
-            boot.boot(Clients(root), written, state.Ledger(root), Deadline(seconds, stop))
+            boot.boot(Clients(root), written, state.Ledger(root), Deadline(launch.patience(root), stop))
         except AgentError as error:
             written.fail(error)
             return error.exit_code
@@ -137,7 +135,8 @@ def _launch(root: Root) -> "Launch":
 
     log.configure(sys.stderr)
     clients = Clients(root)
-    return launch.read(root, clients.metadata(_asking()), clients.ec2)
+    deadline = _asking()
+    return launch.read(root, clients.metadata(deadline), clients.ec2, deadline)
 
 
 class Clients:

@@ -1,6 +1,7 @@
 """The Docker engine: reach it, tell what it can do, say what its errors mean."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -93,11 +94,10 @@ def find_buildkit(path: str) -> Path | None:
 
 
 def _builds(command: Path) -> bool:
-    buildx = _ask(command, "buildx", "version")
-    if buildx:
+    version = re.search(r"version (\d+)", _ask(command, "--version"))
+    if version and 18 < int(version[1]) < 23:  # noqa: PLR2004  19.03 to 20.10 carry BuildKit in the client
         return True
-    major = _ask(command, "version", "--format", "{{.Client.Version}}").partition(".")[0]
-    return major.isdecimal() and 18 < int(major) < 23  # noqa: PLR2004  19.03 to 20.10 carry BuildKit in the client
+    return bool(_ask(command, "buildx", "version"))
 
 
 def _ask(command: Path, *arguments: str) -> str:
@@ -107,7 +107,7 @@ def _ask(command: Path, *arguments: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return answer.stdout.strip() if answer.returncode == 0 or arguments[0] == "version" else ""
+    return answer.stdout if answer.returncode == 0 else ""
 
 
 def fault(error: Exception, kind: type[AgentError], doing: str) -> AgentError:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote
 
-from adf_agent.aws import FAULTS, fault
+from adf_agent.aws import fault, faults
 from adf_agent.deadline import Deadline
 from adf_agent.errors import SettingsError
 
@@ -186,7 +186,7 @@ def describe_tags(ec2: DescribesTags, instance_id: str) -> dict[str, str]:
     pages = ec2.get_paginator("describe_tags").paginate(Filters=[{"Name": "resource-id", "Values": [instance_id]}])
     try:
         return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"] if _is_setting(tag["Key"])}
-    except FAULTS as error:
+    except faults() as error:
         raise fault(error, SettingsError, "ec2:DescribeTags", "*") from error
 
 

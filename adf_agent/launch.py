@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adf_agent import instance, settings, userdata
+from adf_agent.deadline import Deadline
 from adf_agent.errors import SettingsError
 from adf_agent.instance import DescribesTags, Identity, Metadata
+from adf_agent.notation import duration
 from adf_agent.root import Root
 from adf_agent.settings import Settings
 
@@ -33,7 +35,15 @@ def baked(root: Root) -> dict[str, str]:
         raise SettingsError(f"{path} can't be read: {error.strerror}", hint="See its owner and mode.") from error
 
 
-def read(root: Root, metadata: Metadata, ec2: Callable[[str], DescribesTags]) -> Launch:
+def patience(root: Root) -> float:
+    """Seconds that a boot may take as far as the AMI says: until user-data can be read, nothing else can."""
+    try:
+        return duration(baked(root).get("ADF_BOOT_TIMEOUT") or settings.TABLE["ADF_BOOT_TIMEOUT"].default)
+    except ValueError:  # the settings stage says what is wrong with it
+        return duration(settings.TABLE["ADF_BOOT_TIMEOUT"].default)
+
+
+def read(root: Root, metadata: Metadata, ec2: Callable[[str], DescribesTags], deadline: Deadline) -> Launch:
     """Identity and settings, from IMDS and agent.env; tags from *ec2* (given the region) where IMDS has none.
 
     Raises SettingsError.
@@ -44,17 +54,18 @@ def read(root: Root, metadata: Metadata, ec2: Callable[[str], DescribesTags]) ->
     tags = metadata.tags()
     warnings: list[str] = []
     if tags is None:
-        tags, warnings = _described(identity, ec2, needed="RELEASE_URL" not in user_data)
+        tags, warnings = _described(identity, ec2, deadline, needed="RELEASE_URL" not in user_data)
     resolved = settings.resolve(user_data, tags, agent_env)
     return Launch(identity, resolved, (*warnings, *resolved.warnings))
 
 
 def _described(
-    identity: Identity, ec2: Callable[[str], DescribesTags], *, needed: bool
+    identity: Identity, ec2: Callable[[str], DescribesTags], deadline: Deadline, *, needed: bool
 ) -> tuple[dict[str, str], list[str]]:
     """The tags as EC2 tells them, and a warning where it may not: with RELEASE_URL in user-data, none may be meant."""
     try:
-        return instance.describe_tags(ec2(identity.region), identity.instance_id), []
+        client = ec2(identity.region)
+        return deadline.retry(lambda: instance.describe_tags(client, identity.instance_id)), []
     except SettingsError as error:
         if needed or error.transient:
             raise

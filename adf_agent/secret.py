@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Protocol
 
-from botocore.exceptions import ClientError
-
 from adf_agent import aws
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ConfigError
@@ -98,6 +96,8 @@ def _secrets(ids: list[str], clients: Clients) -> dict[str, str]:
         answers = [*pages(call, {"SecretIdList": ids}, "NextToken", "NextToken")]
     for error in (error for page in answers for error in page.get("Errors", ())):
         if error["ErrorCode"] != "ResourceNotFoundException":
+            from botocore.exceptions import ClientError  # noqa: PLC0415  as in aws.faults
+
             with asking("secretsmanager:GetSecretValue", f"secret {error['SecretId']}"):
                 answer = {"Error": {"Code": error["ErrorCode"], "Message": error.get("Message", "")}}
                 raise ClientError(answer, "BatchGetSecretValue")
@@ -122,7 +122,7 @@ def asking(action: str, resource: str, **particular: tuple[str, str]) -> Iterato
     """Raises AWS's errors as ConfigError; *particular* holds sentence and hint of codes with a meaning of their own."""
     try:
         yield
-    except aws.FAULTS as error:
+    except aws.faults() as error:
         if meaning := particular.get(aws.code(error)):
             raise ConfigError(meaning[0], hint=meaning[1]) from error
         raise aws.fault(error, ConfigError, action, resource) from error

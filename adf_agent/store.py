@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-from adf_agent.aws import FAULTS, fault
+from adf_agent.aws import fault, faults
 from adf_agent.download import CHUNK, Body, Source
 from adf_agent.errors import ReleaseError
 from adf_agent.location import Location
@@ -27,7 +27,7 @@ class S3:
             ask["Range"] = f"bytes={offset}-"
         try:
             answer = self._client().get_object(Bucket=self._location.bucket, Key=self._location.key, **ask)
-        except FAULTS as error:
+        except faults() as error:
             raise self._fault(error) from error
         found = answer.get("VersionId", "")
         return Body(
@@ -37,7 +37,7 @@ class S3:
     def _chunks(self, body: Any) -> Iterator[bytes]:
         try:
             yield from body.iter_chunks(CHUNK)
-        except FAULTS as error:
+        except faults() as error:
             raise self._fault(error) from error
 
     def _fault(self, error: Exception) -> Exception:
