@@ -48,13 +48,6 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
             f"{action} on {resource} is denied to this instance's role{_detail(error)}",
             hint=f"Allow {action} on {resource} in the role of the instance profile.",
         )
-    if name in ("NoCredentialsError", "PartialCredentialsError"):
-        return kind(
-            f"{action} on {resource}: there are no AWS credentials",
-            hint="Attach an instance profile to the instance.",
-            cause="dependency",
-            transient=True,  # a profile's credentials reach IMDS some seconds after the start
-        )
     transient = name in TRANSIENT or _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR or _broke_off(error)
     return kind(
         f"{action} on {resource} failed: {name}{_detail(error)}",

@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import Any, Generic, TypeVar
 
 from adf_agent.deadline import Deadline
+from adf_agent.errors import Stopped
 
 T = TypeVar("T")
 CLEAR_SECONDS = 12.0  # more than build.CANCEL_SECONDS
@@ -35,6 +36,9 @@ class Task(Generic[T]):
     def done(self) -> bool:
         return self.future.done()
 
+    def failed(self) -> bool:
+        return self.future.done() and self.future.exception() is not None
+
     def result(self, deadline: Deadline) -> T:
         """What the call returned or raised. Raises Stopped, or TimeoutError at the deadline; the call then goes on."""
         while not self.future.done():
@@ -51,9 +55,12 @@ def settle(tasks: Sequence[Task[Any]], stop: threading.Event) -> None:
     Each task keeps its deadline by itself, as only it can say what it was waiting for.
     """
     futures = [task.future for task in tasks]
-    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-    for error in [future.exception() for future in done]:
-        if error:
+    waiting: set[Future[Any]] = set(futures)
+    while waiting and not stop.is_set():
+        done, waiting = wait(waiting, LOOK_SECONDS, FIRST_EXCEPTION)
+        if any(future.exception() for future in done):
             stop.set()
-            wait(futures, CLEAR_SECONDS)  # for a build to be taken back, a part of a file to be removed
-            raise error
+    if stop.is_set():
+        done, _ = wait(futures, CLEAR_SECONDS)  # for a build to be taken back, a part of a file to be removed
+        errors = [future.exception() for future in futures if future in done]
+        raise next((error for error in errors if error and not isinstance(error, Stopped)), Stopped())

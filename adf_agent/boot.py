@@ -1,28 +1,41 @@
 """The boot: its stages in order, from an instance's identity to a container that serves."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from adf_agent import launch, release
 from adf_agent.background import Task, settle
 from adf_agent.container import Container
 from adf_agent.deadline import Deadline
-from adf_agent.record import Record
+from adf_agent.errors import Stage
+from adf_agent.record import HasFact, Record
 from adf_agent.stages import Host, Stages
 from adf_agent.state import Ledger
+
+T = TypeVar("T", bound=HasFact)
 
 
 def boot(host: Host, record: Record, ledger: Ledger, deadline: Deadline) -> Container:
     """Boots this instance's release, or adopts what is in service since an earlier boot of it.
 
-    Raises AgentError or Stopped, with the deadline's stop event set; what was started is gone then, but for a container
-    under `ADF_ON_FAILURE=hold`.
+    Raises AgentError or Stopped; what was started is gone then, but for a container under `ADF_ON_FAILURE=hold`.
     """
-    stage = record.stage
-    launched = stage("settings", lambda: launch.read(host.root, host.metadata(deadline), host.ec2, deadline))
+
+    def stage(name: Stage, call: Callable[[], T]) -> T:
+        deadline.check()
+        return record.stage(name, call)
+
+    launched = stage(
+        "settings", lambda: launch.read(host.root, host.metadata(deadline), host.ec2, ledger.tags(), deadline)
+    )
     do = Stages(host, record, ledger, launched, deadline.lasting(launched.settings.boot_timeout))
     do.introduce()
     docker = Task(lambda: stage("docker", do.docker))
     if do.in_service_already():
         settle([docker], deadline.stop)
         if adopted := do.adopt(docker.value):
+            stage("container", lambda: adopted)
+            stage("health", lambda: do.health_of_adopted(docker.value, adopted))
             return adopted
     with release.kept(host.root.var):
         fetched = Task(lambda: stage("release", lambda: do.release(docker)))
@@ -30,6 +43,7 @@ def boot(host: Host, record: Record, ledger: Ledger, deadline: Deadline) -> Cont
         settle([docker, fetched], deadline.stop)
         built = Task(lambda: stage("image", lambda: do.image(docker.value, fetched.value)))
         settle([built, configured], deadline.stop)
-    started = stage("container", lambda: do.container(docker.value, fetched.value, built.value, configured.value))
-    stage("health", lambda: do.health(docker.value, fetched.value, built.value, started, configured.value))
+    with do.undone_on_failure(docker.value):
+        started = stage("container", lambda: do.container(docker.value, fetched.value, built.value, configured.value))
+        stage("health", lambda: do.health(docker.value, fetched.value, built.value, started, configured.value))
     return started

@@ -2,34 +2,28 @@
 
 import os
 import re
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from docker.errors import APIError, DockerException
+from docker.errors import APIError
 
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
-from adf_agent.engine import BUILDKIT_PACKAGES, Engine, fault
-from adf_agent.errors import ImageError, Stopped
+from adf_agent.engine import BUILDKIT_PACKAGES, Engine, asking, passing
+from adf_agent.errors import ImageError
 from adf_agent.manifest import Build
 
 KEPT_BYTES = 2 << 20  # of a build's output; what failed stands at the end
 TAIL_LINES = 50
 PIPE_BYTES = 1 << 20  # Linux' most for a user; with its usual 64 KiB a large context waits at each step
 CANCEL_SECONDS = 10.0  # for the docker command to take its build back; measured: well under one
-# A registry's or the network's fault while a base image is looked up or pulled; or BuildKit's own, when it loses a
-# context that others send theirs beside ("context not found", seen on 20.10). A step's own failure is worded
-# otherwise ("did not complete successfully", "executor failed running", "returned a non-zero code").
 _STEP = re.compile(r"did not complete successfully|executor failed running|returned a non-zero code")
-_PASSING = re.compile(
-    r"toomanyrequests|429|50[0234] |i/o timeout|TLS handshake timeout|connection re(fused|set)|no such host"
-    r"|temporary failure|failed to read downloaded context|deadline exceeded|unexpected EOF|network is unreachable",
-    re.IGNORECASE,
-)
 _WANTS_BUILDKIT = re.compile(r"requires BuildKit|Unknown flag", re.IGNORECASE)
 
 
@@ -46,8 +40,10 @@ class Output:
             if not line.strip():
                 continue
             self.tail.append(line.rstrip())
-            if self._file.write(f"{line.rstrip()}\n".encode()) and self._file.tell() > KEPT_BYTES:
-                self._halve()
+            with suppress(OSError):  # a full disk ends the build by itself, if at all
+                self._file.write(f"{line.rstrip()}\n".encode())
+                if self._file.tell() > KEPT_BYTES:
+                    self._halve()
 
     def _halve(self) -> None:
         self._file.seek(-KEPT_BYTES // 2, os.SEEK_END)
@@ -79,10 +75,14 @@ class Builder:
             )
         return cls(engine.client, None if wanted == "classic" else engine.buildkit, folder)
 
+    @staticmethod
+    def iid_in(folder: Path) -> Path:
+        """Where the id of an image is that was built and may not have been tagged yet."""
+        return folder / "build.iid"
+
     @property
     def iid_file(self) -> Path:
-        """Holds the id of an image that was built and may not have been tagged yet."""
-        return self.folder / "build.iid"
+        return self.iid_in(self.folder)
 
     def build(self, options: Build, context: Iterator[bytes], output: Output, deadline: Deadline) -> str:
         """The id of the image built from *context*, a tar in chunks; it has no tag yet.
@@ -117,7 +117,7 @@ class Builder:
             reading = Task(lambda: _read(process, output))
             try:
                 reading.result(deadline)
-            except (Stopped, TimeoutError):
+            except BaseException:
                 _cancel(process)
                 raise
             code = process.wait()
@@ -154,14 +154,14 @@ class Builder:
             return image
 
         try:
-            return Task(run).result(deadline)
-        except APIError as error:
-            output.add(str(error.explanation))
-            raise _failure(output) from error
-        except (DockerException, OSError) as error:
-            if isinstance(error, TimeoutError):
+            with asking("building the image", ImageError):
+                self.iid_file.write_text(Task(run).result(deadline))
+        except ImageError as error:
+            if not isinstance(error.__cause__, APIError):
                 raise
-            raise fault(error, ImageError, "building the image") from error
+            output.add(str(error.__cause__.explanation))
+            raise _failure(output) from error
+        return self.iid_file.read_text()
 
 
 def arguments(options: Build, iid_file: Path) -> list[str]:
@@ -191,7 +191,8 @@ def _read(process: "subprocess.Popen[bytes]", output: Output) -> None:
 
 
 def _cancel(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
+    with suppress(ProcessLookupError):  # it has ended
+        os.killpg(process.pid, signal.SIGTERM)  # its plug-in too
     try:
         process.wait(CANCEL_SECONDS)
     except subprocess.TimeoutExpired:
@@ -213,7 +214,7 @@ def _failure(output: Output) -> ImageError:
         )
     if _WANTS_BUILDKIT.search(last):
         return said(f"This Dockerfile needs BuildKit: install {BUILDKIT_PACKAGES} into the AMI.")
-    if not _STEP.search(last) and _PASSING.search(last):
+    if not _STEP.search(last) and passing(last):
         error = said("The registry of a base image could not be reached.")
         error.cause, error.transient = "dependency", True
         return error

@@ -114,11 +114,8 @@ def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  ev
             written.add(phase="stopped")
             return 128 + signal.SIGTERM
         except Exception as error:
-            written.fail(
-                AgentError(
-                    f"unexpected: {type(error).__name__}", hint="This is a fault of adf-agent's: please report it."
-                )
-            )
+            hint = "This is a fault of adf-agent's: please report it, with the lines of its log."
+            written.fail(AgentError(f"unexpected: {type(error).__name__}", hint=hint))
             raise
         written.add(phase="in service")
     return 0
@@ -136,7 +133,7 @@ def _launch(root: Root) -> "Launch":
     log.configure(sys.stderr)
     clients = Clients(root)
     deadline = _asking()
-    return launch.read(root, clients.metadata(deadline), clients.ec2, deadline)
+    return launch.read(root, clients.metadata(deadline), clients.ec2, None, deadline)
 
 
 class Clients:
@@ -177,12 +174,20 @@ class Clients:
         )
 
     def _aws(self, service: str, region: str) -> Any:
-        """A client of *service*. AWS_REGION outranks the instance's own region, as everywhere."""
+        """A client of *service*, for AWS_REGION or the instance's *region*. Raises AgentError without credentials."""
         import boto3  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
 
         with self._lock:  # making a client is not safe among threads
             self._session = self._session or boto3.session.Session(region_name=os.environ.get("AWS_REGION") or region)
+            if self._session.get_credentials() is None:
+                self._session = None  # it would not look again
+                raise AgentError(
+                    "there are no AWS credentials",
+                    hint="Attach an instance profile to the instance.",
+                    cause="dependency",
+                    transient=True,  # a profile's reach IMDS some seconds after the start
+                )
             return self._session.client(
                 service, config=Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20)
             )

@@ -1,21 +1,23 @@
 """The app's container: what it shall be, decided purely; then run, adopted, stopped, and its last lines read."""
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import NotFound
 from docker.types import LogConfig
 from docker.types import Ulimit as DockerUlimit
 
 from adf_agent.config import AppConfig
-from adf_agent.engine import fault
+from adf_agent.engine import FAULTS, asking
 from adf_agent.errors import ContainerError
 from adf_agent.image import Image
 from adf_agent.instance import Identity
+from adf_agent.launch import Launch
 from adf_agent.manifest import Container as Wishes
 from adf_agent.notation import Port, Ulimit, Volume
 from adf_agent.settings import Settings
@@ -53,34 +55,41 @@ class Spec:
     labels: Mapping[str, str]
 
     def arguments(self) -> dict[str, Any]:
-        """For `docker.DockerClient.containers.create`. There is no restart policy: the agent alone supervises."""
+        """For `docker.APIClient.create_container`, but for the host's part."""
         return {
             "name": self.name,
             "image": self.image,
             "environment": dict(self.environment),
-            "ports": {f"{port.container}/{port.protocol}": (self.address, port.host) for port in self.ports},
+            "ports": [(port.container, port.protocol) for port in self.ports],
             "command": list(self.command) if self.command else None,
+            "user": self.user,
+            "labels": dict(self.labels),
+            "stop_timeout": math.ceil(self.stop_timeout),  # for whoever else stops it: the engine, at a shutdown
+        }
+
+    def host(self) -> dict[str, Any]:
+        """For `docker.APIClient.create_host_config`. There is no restart policy: the agent alone supervises."""
+        return {
+            "port_bindings": {f"{port.container}/{port.protocol}": (self.address, port.host) for port in self.ports},
             "mem_limit": self.memory,
             "nano_cpus": int(self.cpus * 1e9) if self.cpus else None,
-            "user": self.user,
             "read_only": self.read_only,
-            "volumes": [f"{each.source}:{each.target}:{'ro' if each.read_only else 'rw'}" for each in self.volumes],
+            "binds": [f"{each.source}:{each.target}:{'ro' if each.read_only else 'rw'}" for each in self.volumes],
             "ulimits": [DockerUlimit(name=each.name, soft=each.soft, hard=each.hard) for each in self.ulimits],
             "log_config": LogConfig(type=self.log_driver, config=dict(self.log_opts)),
-            "labels": dict(self.labels),
         }
 
 
 def specify(
-    settings: Settings,
+    launched: Launch,
     wishes: Wishes,
     image: Image,
     config: AppConfig | None,
-    identity: Identity,
     digest: str,
     name: str,
 ) -> Spec:
     """What to run: settings, which outrank adf.toml's *wishes*, then the image; and the app's config."""
+    settings, identity = launched.settings, launched.identity
     ports = settings.publish if settings.publish is not None else wishes.publish or image.ports
     return Spec(
         name=name,
@@ -142,20 +151,21 @@ def run(client: Any, spec: Spec) -> Container:
     """Creates and starts *spec*; a former container of its name is replaced. Raises ContainerError, leaving none."""
     remove(client, spec.name)
     try:
-        container = client.containers.create(**spec.arguments())
-    except (DockerException, OSError) as error:
-        raise _failure(error, spec) from error
-    try:
-        container.start()
-    except (DockerException, OSError) as error:
-        remove(client, container.id)
-        raise _failure(error, spec) from error
-    log.info("container.started", container=container.id[:12], image=spec.image)
-    return Container(container.id, spec.name, spec.ports, spec.address)
+        with asking(f"starting {spec.name}", ContainerError):
+            host = client.api.create_host_config(**spec.host())
+            made = client.api.create_container(**spec.arguments(), host_config=host)["Id"]
+            client.api.start(made)
+    except ContainerError as error:
+        with suppress(ContainerError):
+            remove(client, spec.name)
+        raise _meaning(error) from error.__cause__
+    log.info("container.started", container=made[:12], image=spec.image)
+    return Container(made, spec.name, spec.ports, spec.address)
 
 
-def _failure(error: Exception, spec: Spec) -> ContainerError:
-    said = str(error.explanation or error) if isinstance(error, APIError) else ""
+def _meaning(error: ContainerError) -> ContainerError:
+    """What the engine's words come to, where they are known; else *error*."""
+    said = str(getattr(error.__cause__, "explanation", ""))
     if taken := _TAKEN.search(said):
         return ContainerError(
             f"port {taken[1]} of the host is taken by another process",
@@ -167,20 +177,15 @@ def _failure(error: Exception, spec: Spec) -> ContainerError:
             hint="Check CMD and ENTRYPOINT in the Dockerfile.",
             cause="app",
         )
-    return _as_container_error(error, f"starting {spec.name}")
-
-
-def _as_container_error(error: Exception, doing: str) -> ContainerError:
-    mapped = fault(error, ContainerError, doing)
-    assert isinstance(mapped, ContainerError)  # noqa: S101  what was asked for
-    return mapped
+    return error
 
 
 def adopt(client: Any, container_id: str) -> Container | None:
     """The container *container_id* as it runs, None where it doesn't."""
     if not container_id or not running(client, container_id):
         return None
-    facts = client.api.inspect_container(container_id)
+    with asking("looking at the container", ContainerError):
+        facts = client.api.inspect_container(container_id)
     bindings = facts["HostConfig"]["PortBindings"] or {}
     published = {port: bound[0] for port, bound in bindings.items() if bound}
     ports = tuple(Port.parse(f"{bound['HostPort']}:{port}") for port, bound in published.items())
@@ -190,19 +195,18 @@ def adopt(client: Any, container_id: str) -> Container | None:
 
 def running(client: Any, container_id: str) -> bool:
     """Whether *container_id* runs; a restarting, paused or dead one doesn't."""
-    try:
-        state = client.api.inspect_container(container_id)["State"]
-    except NotFound:
-        return False
-    except (DockerException, OSError) as error:
-        raise _as_container_error(error, "looking at the container") from error
+    with asking("looking at the container", ContainerError):
+        try:
+            state = client.api.inspect_container(container_id)["State"]
+        except NotFound:
+            return False
     return bool(state["Status"] == "running")
 
 
 def stop(client: Any, container_id: str, timeout: float) -> None:
     """SIGTERM, SIGKILL after *timeout* seconds, and away with it. One that is gone already is well."""
-    with suppress(NotFound):
-        client.api.stop(container_id, timeout=round(timeout))
+    with asking(f"stopping {container_id[:12]}", ContainerError), suppress(NotFound):
+        client.api.stop(container_id, timeout=math.ceil(timeout))
     remove(client, container_id)
 
 
@@ -211,32 +215,30 @@ def remove(client: Any, name: str) -> None:
     if not name:
         return
     try:
-        client.api.remove_container(name, force=True, v=True)
-    except NotFound:
-        return
-    except (DockerException, OSError) as error:
-        if isinstance(error, APIError) and "already in progress" in str(error.explanation):
-            return
-        raise _as_container_error(error, f"removing {name}") from error
+        with asking(f"removing {name[:40]}", ContainerError), suppress(NotFound):
+            client.api.remove_container(name, force=True, v=True)
+    except ContainerError as error:
+        if "already in progress" not in error.sentence:
+            raise
 
 
-def last_words(client: Any, container_id: str, secrets: Iterable[str]) -> tuple[str, ...]:
-    """The container's last 50 lines, values of *secrets* masked; none where Docker or its log driver has none."""
+def last_words(client: Any, container_id: str) -> tuple[str, ...]:
+    """The container's last 50 lines; none where Docker or its log driver has none."""
     try:
-        output = client.api.logs(container_id, tail=TAIL_LINES).decode(errors="replace")
-    except (DockerException, OSError):
+        output: bytes = client.api.logs(container_id, tail=TAIL_LINES)
+    except FAULTS:
         return ()
-    for secret in sorted(secrets, key=len, reverse=True):
-        output = output.replace(secret, "***")
-    return tuple(output.splitlines())
+    return tuple(output.decode(errors="replace").splitlines())
 
 
 def exit_state(client: Any, container_id: str) -> tuple[int, bool]:
     """A container's exit code, and whether the kernel killed it for want of memory."""
-    state = client.api.inspect_container(container_id)["State"]
+    with asking("looking at the container", ContainerError):
+        state = client.api.inspect_container(container_id)["State"]
     return int(state["ExitCode"]), bool(state["OOMKilled"])
 
 
 def wait_for_exit(client: Any, container_id: str) -> None:
-    """Returns when the container has ended, seen through Docker's own wait."""
-    client.api.wait(container_id, timeout=None)
+    """Returns when the container has ended, seen through Docker's own wait. Raises ContainerError."""
+    with asking("waiting for the container", ContainerError):
+        client.api.wait(container_id, timeout=None)

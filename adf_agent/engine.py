@@ -1,14 +1,16 @@
 """The Docker engine: reach it, tell what it can do, say what its errors mean."""
 
+import http.client
 import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
+import urllib3
 from docker.errors import APIError, DockerException
 
 from adf_agent.deadline import Deadline
@@ -17,7 +19,14 @@ from adf_agent.errors import AgentError, DockerError
 BUILDKIT_PACKAGES = "docker-buildx (Debian, Ubuntu, Amazon Linux) or docker-buildx-plugin (Docker's own packages)"
 ANSWER_SECONDS = 5.0  # a healthy engine answers a ping in milliseconds
 CALL_SECONDS = 60.0  # creating a container on a busy disk
-log = structlog.get_logger()
+# What the SDK lets through: its own errors, the system's and requests' (OSError), and those of a broken-off answer.
+FAULTS = (DockerException, OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
+_PASSING = re.compile(
+    r"toomanyrequests|too many requests|\b429\b|\b50[0234]\b|time-?out|timed out|connection re(fused|set)|no such host"
+    r"|temporary failure|deadline exceeded|unexpected EOF|network is unreachable|server misbehaving"
+    r"|failed to read downloaded context",  # BuildKit's own, when it loses one context of several (seen on 20.10)
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -110,13 +119,29 @@ def _ask(command: Path, *arguments: str) -> str:
     return answer.stdout if answer.returncode == 0 else ""
 
 
-def fault(error: Exception, kind: type[AgentError], doing: str) -> AgentError:
-    """The *kind* of AgentError that an SDK *error* is, met while *doing* something, for `raise … from error`."""
-    if isinstance(error, APIError):
-        return kind(
-            f"Docker failed at {doing}: {error.explanation or error}",
-            transient=error.is_server_error() and not error.explanation,
-        )
-    return kind(
-        f"Docker did not answer while {doing}", hint="See `systemctl status docker`.", cause="host", transient=True
-    )
+def passing(said: str) -> bool:
+    """Whether what a registry, or an engine that asked one, *said* may be otherwise the next time."""
+    return bool(_PASSING.search(said))
+
+
+@contextmanager
+def asking(doing: str, kind: type[AgentError]) -> Iterator[None]:
+    """Raises what the SDK raises while *doing* something as *kind*, transient where the engine gave no answer."""
+    try:
+        yield
+    except APIError as error:
+        said = str(error.explanation or error)
+        raise kind(
+            f"Docker failed at {doing}: {said}",
+            hint="See `journalctl -u docker`.",
+            cause="host",
+            transient=passing(said),
+        ) from error
+    except FAULTS as error:
+        silent = isinstance(error, OSError | urllib3.exceptions.HTTPError | http.client.HTTPException)
+        raise kind(
+            f"Docker did not answer {doing}" if silent else f"Docker's SDK failed at {doing}: {error}",
+            hint="See `systemctl status docker`.",
+            cause="host",
+            transient=silent,
+        ) from error

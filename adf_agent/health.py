@@ -1,20 +1,20 @@
 """Whether the app is well: one probe, asked quickly at first, and what its last answer was."""
 
+import http
 import http.client
 import select
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
-
-import structlog
-from docker.errors import DockerException
 
 from adf_agent import __version__, container
 from adf_agent.background import Task
 from adf_agent.container import Container
 from adf_agent.deadline import Deadline
-from adf_agent.errors import HealthError
+from adf_agent.engine import FAULTS
+from adf_agent.errors import ContainerError, HealthError
 from adf_agent.image import Image
 from adf_agent.manifest import Health
 from adf_agent.notation import Probe
@@ -24,15 +24,16 @@ FIRST_SECONDS = 0.02  # a small app answers within tens of milliseconds of its s
 GROWTH = 1.5
 LINGER_SECONDS = 0.05  # docker-proxy accepts for a port that nobody listens on, and hangs up within a millisecond
 SHOWN_BYTES = 200  # of a wrong answer's body
-log = structlog.get_logger()
+HTTP_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}  # the app may send others
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one probe came to, in words for a person."""
+    """What one probe came to, in words for a person; *said* is the app's own answer, which may hold anything."""
 
     healthy: bool
     text: str
+    said: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,11 @@ def _http(host: str, port: int, path: str, timeout: float) -> Answer:
     finally:
         connection.close()
     healthy = 200 <= response.status < 400  # noqa: PLR2004
-    return Answer(healthy, f"{asked}: {response.status} {response.reason}{_excerpt(body)}")
+    return Answer(healthy, f"{asked}: {response.status} {HTTP_PHRASES.get(response.status, '')}".rstrip(), _line(body))
 
 
-def _excerpt(body: bytes) -> str:
-    text = " ".join(body.decode(errors="replace").split())
-    return f" ({text})" if text.isprintable() and text else ""
+def _line(said: bytes) -> str:
+    return " ".join(said.decode(errors="replace").split())
 
 
 def _tcp(host: str, port: int, timeout: float) -> Answer:
@@ -130,35 +130,39 @@ def _words(error: Exception) -> str:
 
 def _healthcheck(client: Any, running: Container) -> Answer:
     try:
-        health = client.api.inspect_container(running.id)["State"].get("Health", {})
-    except (DockerException, OSError) as error:
+        health = client.api.inspect_container(running.id)["State"].get("Health") or {}
+    except FAULTS as error:
         return Answer(healthy=False, text=f"HEALTHCHECK: Docker did not answer ({type(error).__name__})")
     status = health.get("Status", "none")
-    outputs = [entry.get("Output", "").strip() for entry in health.get("Log") or []]
-    return Answer(status == "healthy", f"HEALTHCHECK: {status}{_excerpt(outputs[-1].encode()) if outputs else ''}")
+    outputs = [entry.get("Output", "").encode() for entry in health.get("Log") or []]
+    return Answer(status == "healthy", f"HEALTHCHECK: {status}", _line(b"".join(outputs[-1:]))[:SHOWN_BYTES])
 
 
 def _alive(client: Any, running: Container) -> Answer:
-    alive = container.running(client, running.id)
-    return Answer(alive, "running, no port and no HEALTHCHECK to ask" if alive else "not running")
+    try:
+        alive = container.running(client, running.id)
+    except ContainerError as error:
+        return Answer(healthy=False, text=error.sentence)
+    return Answer(alive, "running, with no port and no HEALTHCHECK to ask" if alive else "not running")
 
 
-def wait(
-    client: Any, running: Container, probe: Probe | None, health: Health, secrets: tuple[str, ...], deadline: Deadline
-) -> Healthy:
+def wait(client: Any, running: Container, probe: Probe | None, health: Health, deadline: Deadline) -> Healthy:
     """Asks until the app is healthy, at most `start_timeout` or until *deadline*.
 
-    Raises HealthError with the probe's last answer and the app's last lines; at once when the container ends.
+    Raises Stopped, or HealthError with the last answer and the app's last lines, at once when the container ends.
     """
     ask = asker(client, running, probe, health.timeout)
     ended = Task(lambda: container.wait_for_exit(client, running.id))
     window = deadline.within(health.start_timeout)
     pause, good, probes, answer = FIRST_SECONDS, 0, 0, Answer(healthy=False, text="not asked yet")
     while not window.expired():
-        if ended.done():
-            raise _exited(client, running, answer, secrets)
+        if ended.failed():  # the engine went away; whether the container did too, a new wait tells
+            ended = Task(lambda: container.wait_for_exit(client, running.id))
+        elif ended.done():
+            raise _exited(client, running, answer)
         answer, probes = ask(), probes + 1
         good = good + 1 if answer.healthy else 0
+        window.check()
         if good >= health.healthy_threshold and not ended.done():
             return Healthy(str(probe), answer.text, probes)
         _pause(ended, window.within(pause))
@@ -166,32 +170,33 @@ def wait(
     raise HealthError(
         f"the app was not healthy within {window.seconds:.0f} s: {answer.text}",
         hint="See the app's last lines; if it only starts slowly, raise start_timeout in adf.toml.",
-        log_tail=container.last_words(client, running.id, secrets),
+        log_tail=_last_words(client, running, answer),
     )
 
 
 def _pause(ended: Task[None], pause: Deadline) -> None:
     """Waits for the *pause* to pass or the container to end. Raises Stopped."""
-    try:
-        ended.result(pause)
-    except TimeoutError:
+    if ended.failed():
+        pause.wait(pause.seconds)
         return
-    except (DockerException, OSError) as error:  # the engine went away; the next probe tells of the app
-        log.warning("container.wait_failed", reason=type(error).__name__)
-        pause.wait(pause.remaining())
+    with suppress(TimeoutError, ContainerError):
+        ended.result(pause)
 
 
-def _exited(client: Any, running: Container, answer: Answer, secrets: tuple[str, ...]) -> HealthError:
-    code, starved = container.exit_state(client, running.id)
+def _exited(client: Any, running: Container, answer: Answer) -> HealthError:
+    try:
+        code, starved = container.exit_state(client, running.id)
+    except ContainerError as error:  # somebody removed it
+        return HealthError(f"the container is gone: {error.sentence}", hint=error.hint, cause="host")
+    sentence, hint = f"the app exited with code {code} before it was healthy", "See the app's last lines."
     if starved:
-        sentence, hint = (
-            f"the app ran out of memory (exit code {code})",
-            "Raise memory in adf.toml, or use a larger instance.",
-        )
-    else:
-        sentence, hint = f"the app exited with code {code} before it was healthy", "See the app's last lines."
+        sentence = f"the app ran out of memory (exit code {code})"
+        hint = "Raise memory in adf.toml, or use a larger instance."
     return HealthError(
-        f"{sentence}; the last probe: {answer.text}",
-        hint=hint,
-        log_tail=container.last_words(client, running.id, secrets),
+        f"{sentence}; the last probe: {answer.text}", hint=hint, log_tail=_last_words(client, running, answer)
     )
+
+
+def _last_words(client: Any, running: Container, answer: Answer) -> tuple[str, ...]:
+    said = (f"(the probe was told: {answer.said})",) if answer.said else ()
+    return (*container.last_words(client, running.id), *said)

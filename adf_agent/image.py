@@ -2,20 +2,20 @@
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, NotFound
 
 from adf_agent import archive, build
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
-from adf_agent.engine import Engine, fault
+from adf_agent.engine import FAULTS, Engine, asking, passing
 from adf_agent.errors import Cause, ImageError
-from adf_agent.location import Location
 from adf_agent.notation import Port
 from adf_agent.release import Release
 from adf_agent.state import Ledger
@@ -24,9 +24,6 @@ REPOSITORY = "adf/release"
 SPARE_BYTES = 256 << 20  # of disk beyond a build's own need: logs, the agent's state, the app's first writes
 LEAST_MEMORY = 64 << 20  # bytes available; below it a builder is killed before it has begun
 MEMINFO = Path("/proc/meminfo")
-_PASSING = re.compile(
-    r"toomanyrequests|timeout|timed out|connection re|no such host|temporary|unexpected EOF|50[0234] ", re.IGNORECASE
-)
 log = structlog.get_logger()
 
 
@@ -54,14 +51,14 @@ def tag(digest: str) -> str:
 
 def find(client: Any, name: str, how: str = "reused") -> Image | None:
     """The image *name* (a tag or an id) of the engine behind *client*, None where it has none."""
-    try:
-        facts = client.api.inspect_image(name)
-    except NotFound:
-        return None
-    except (DockerException, OSError) as error:
-        raise fault(error, ImageError, "looking for the image") from error
+    with asking("looking for the image", ImageError):
+        try:
+            facts = client.api.inspect_image(name)
+        except NotFound:
+            return None
     config = facts["Config"] or {}
-    exposed = (Port.parse(port) for port in config.get("ExposedPorts") or {})
+    # What is neither TCP nor UDP can't be published by the agent; the app may use it all the same.
+    exposed = (Port.parse(port) for port in config.get("ExposedPorts") or {} if port.endswith(("/tcp", "/udp")))
     check = (config.get("Healthcheck") or {}).get("Test") or ["NONE"]
     return Image(
         tag=name,
@@ -73,24 +70,46 @@ def find(client: Any, name: str, how: str = "reused") -> Image | None:
     )
 
 
-def provide(engine: Engine, release: Release, builder: build.Builder, ledger: Ledger, deadline: Deadline) -> Image:
-    """The image of *release*: reused where the engine has it, else built or pulled; tagged, and its tag in *ledger*."""
-    if release.digest and (image := find(engine.client, tag(release.digest))):
+def provide(
+    engine: Engine, release: Release, choose: Callable[[], build.Builder], ledger: Ledger, deadline: Deadline
+) -> Image:
+    """The image of *release*: reused where the engine has it, else pulled, or built with what *choose* chooses.
+
+    It is tagged, and its tag is in *ledger*. Raises ImageError.
+    """
+    if release.digest and (image := deadline.retry(lambda: find(engine.client, tag(release.digest)))):
         ledger.keep(image.tag)
         return image
     make_room(engine, release, ledger)
     if release.location.scheme == "docker":
-        found, how = deadline.retry(lambda: _pull(engine.client, release.location, deadline)), "pulled"
-    else:
-        found, how = deadline.retry(lambda: _build(release, builder, deadline)), "built"
-    digest = release.digest or _repo_digest(engine.client, found)
-    name = tag(digest)
-    ledger.keep(name)  # known before it exists: a crash between the two can't leave an image that nobody prunes
-    engine.client.api.tag(found, REPOSITORY, digest)
-    builder.iid_file.unlink(missing_ok=True)
-    image = find(engine.client, name, how)
+        return _pulled(engine.client, release, ledger, deadline)
+    builder = choose()
+    try:
+        built = deadline.retry(lambda: _build(release, builder, deadline))
+        return deadline.retry(lambda: _tagged(engine.client, release.digest, built, "built", ledger))
+    finally:
+        discard_unfinished(engine.client, builder.iid_file)
+
+
+def _pulled(client: Any, release: Release, ledger: Ledger, deadline: Deadline) -> Image:
+    reference = release.location.reference
+    at_hand = find(client, reference)
+    found = deadline.retry(lambda: _pull(client, reference, deadline))
+    digest = release.digest or _repo_digest(client, found)
+    image = deadline.retry(lambda: _tagged(client, digest, found, "pulled", ledger))
+    if at_hand is None:
+        with suppress(*FAULTS):  # our tag is the only one then, and pruning it makes room
+            client.api.remove_image(reference, noprune=True)
+    return image
+
+
+def _tagged(client: Any, digest: str, found: str, how: str, ledger: Ledger) -> Image:
+    ledger.keep(tag(digest))  # known before it exists: a crash between the two leaves no image that nobody prunes
+    with asking("tagging the image", ImageError):
+        client.api.tag(found, REPOSITORY, digest)
+    image = find(client, tag(digest), how)
     if image is None:
-        raise ImageError(f"the image {name} is gone as soon as it was {how}", cause="host", transient=True)
+        raise ImageError(f"the image {tag(digest)} is gone as soon as it was {how}", cause="host", transient=True)
     return image
 
 
@@ -101,9 +120,8 @@ def _build(release: Release, builder: build.Builder, deadline: Deadline) -> str:
     return builder.build(release.manifest.build, archive.context(release.archive), output, deadline)
 
 
-def _pull(client: Any, location: Location, deadline: Deadline) -> str:
+def _pull(client: Any, reference: str, deadline: Deadline) -> str:
     """The id of the image pulled from a registry, with Docker's own logins (`DOCKER_CONFIG`)."""
-    reference = location.reference
 
     def run() -> str:
         for event in client.api.pull(reference, stream=True, decode=True):
@@ -112,32 +130,37 @@ def _pull(client: Any, location: Location, deadline: Deadline) -> str:
         return str(client.api.inspect_image(reference)["Id"])
 
     try:
-        return Task(run).result(deadline)
-    except APIError as error:
-        raise _pull_failure(reference, str(error.explanation or error)) from error
-    except TimeoutError as error:
-        raise ImageError(
-            f"{reference} was not pulled when the boot's time was over", cause="dependency", transient=True
-        ) from error
-    except (DockerException, OSError) as error:
-        raise fault(error, ImageError, f"pulling {reference}") from error
+        with asking(f"pulling {reference}", ImageError):
+            return Task(run).result(deadline)
+    except ImageError as error:
+        if isinstance(error.__cause__, APIError):
+            raise _pull_failure(reference, str(error.__cause__.explanation)) from error
+        if isinstance(error.__cause__, TimeoutError):
+            raise ImageError(
+                f"{reference} was not pulled when the boot's time was over",
+                hint="Raise ADF_BOOT_TIMEOUT, or see how far away the registry is.",
+                cause="dependency",
+                transient=True,
+            ) from error
+        raise
 
 
 def _pull_failure(reference: str, said: str) -> ImageError:
-    passing = bool(_PASSING.search(said))
+    may_pass = passing(said)
     denied = re.search(r"denied|unauthorized|no basic auth", said, re.IGNORECASE)
     hint = (
         "Log in, or set a credential helper, in DOCKER_CONFIG (/etc/adf-agent/docker/config.json)."
         if denied
         else "See that the registry holds this tag or digest: docker manifest inspect."
     )
-    cause: Cause = "dependency" if passing else "release"
-    return ImageError(f"{reference} can't be pulled: {said}", hint=hint, cause=cause, transient=passing)
+    cause: Cause = "dependency" if may_pass else "release"
+    return ImageError(f"{reference} can't be pulled: {said}", hint=hint, cause=cause, transient=may_pass)
 
 
 def _repo_digest(client: Any, name: str) -> str:
     """The registry's digest of a pulled image (64 hex digits), which a tag alone doesn't tell."""
-    facts = client.api.inspect_image(name)
+    with asking("looking at the pulled image", ImageError):
+        facts = client.api.inspect_image(name)
     return str((facts["RepoDigests"] or [facts["Id"]])[0]).rpartition(":")[2]
 
 
@@ -157,10 +180,18 @@ def make_room(engine: Engine, release: Release, ledger: Ledger) -> None:
     for name in [each for each in ledger.state.images if each not in (ledger.state.image, ledger.state.last_good)]:
         if _free(engine.folder) >= need:
             return
-        with suppress(NotFound):
+        try:
             engine.client.api.remove_image(name)
+        except NotFound:
+            log.info("image.gone", image=name)
+        except FAULTS as error:  # a container still uses it
+            log.warning("image.not_pruned", image=name, reason=str(error))
+            continue
         ledger.note(images=tuple(each for each in ledger.state.images if each != name))
         log.info("image.pruned", image=name)
+    if _free(engine.folder) < need:
+        with suppress(*FAULTS):
+            engine.client.api.prune_builds()  # BuildKit keeps the layers of what is gone: a cache, of use to nobody now
     if (free := _free(engine.folder)) < need:
         raise ImageError(
             f"{engine.folder} has {free >> 20} MiB free, the build needs about {need >> 20} MiB",
@@ -183,8 +214,10 @@ def _available_memory() -> int:
     return int(lines["MemAvailable"].split()[0]) << 10
 
 
-def discard_unfinished(client: Any, builder: build.Builder) -> None:
-    """Removes the image that a crash left between its build and its tag."""
-    with suppress(OSError, DockerException):
-        client.api.remove_image(builder.iid_file.read_text().strip())
-    builder.iid_file.unlink(missing_ok=True)
+def discard_unfinished(client: Any, iid_file: Path) -> None:
+    """Removes the image whose id is in *iid_file*, where it was built and never tagged; and the file."""
+    with suppress(OSError, *FAULTS):
+        name = iid_file.read_text().strip()
+        if not client.api.inspect_image(name)["RepoTags"]:
+            client.api.remove_image(name)
+    iid_file.unlink(missing_ok=True)

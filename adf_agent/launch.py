@@ -1,6 +1,6 @@
 """What this instance was launched with: its identity and its settings, each value with its source."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from adf_agent import instance, settings, userdata
@@ -17,6 +17,7 @@ class Launch:
     identity: Identity
     settings: Settings
     warnings: tuple[str, ...]
+    described: Mapping[str, str] | None  # tags as EC2 told them, where IMDS has none
 
     @property
     def fact(self) -> str:
@@ -43,20 +44,30 @@ def patience(root: Root) -> float:
         return duration(settings.TABLE["ADF_BOOT_TIMEOUT"].default)
 
 
-def read(root: Root, metadata: Metadata, ec2: Callable[[str], DescribesTags], deadline: Deadline) -> Launch:
-    """Identity and settings, from IMDS and agent.env; tags from *ec2* (given the region) where IMDS has none.
+def read(
+    root: Root,
+    metadata: Metadata,
+    ec2: Callable[[str], DescribesTags],
+    remembered: Mapping[str, str] | None,
+    deadline: Deadline,
+) -> Launch:
+    """Identity and settings, from IMDS and agent.env.
 
-    Raises SettingsError.
+    Where IMDS has no tags, those *remembered* since the machine's boot count, else those that *ec2* (given the region)
+    tells. Raises SettingsError.
     """
     agent_env = baked(root)
     identity = metadata.identity()
     user_data = userdata.parse(metadata.user_data())
     tags = metadata.tags()
     warnings: list[str] = []
+    described: Mapping[str, str] | None = None
+    if tags is None and remembered is None:
+        remembered, warnings = _described(identity, ec2, deadline, needed="RELEASE_URL" not in user_data)
     if tags is None:
-        tags, warnings = _described(identity, ec2, deadline, needed="RELEASE_URL" not in user_data)
+        tags = described = dict(remembered or {})
     resolved = settings.resolve(user_data, tags, agent_env)
-    return Launch(identity, resolved, (*warnings, *resolved.warnings))
+    return Launch(identity, resolved, (*warnings, *resolved.warnings), described)
 
 
 def _described(
@@ -64,8 +75,7 @@ def _described(
 ) -> tuple[dict[str, str], list[str]]:
     """The tags as EC2 tells them, and a warning where it may not: with RELEASE_URL in user-data, none may be meant."""
     try:
-        client = ec2(identity.region)
-        return deadline.retry(lambda: instance.describe_tags(client, identity.instance_id)), []
+        return deadline.retry(lambda: instance.describe_tags(ec2(identity.region), identity.instance_id)), []
     except SettingsError as error:
         if needed or error.transient:
             raise

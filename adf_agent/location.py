@@ -116,7 +116,7 @@ def _web(url: str, parts: SplitResult) -> Location:
     return Location(
         url,
         "https" if parts.scheme == "https" else "http",
-        _masked(parts),
+        masked(parts),
         name=_name(ref or _stem(parts)),
         sha256=sha256,
         github=github,
@@ -154,7 +154,7 @@ def _s3(url: str, parts: SplitResult) -> Location:
     return Location(
         url,
         "s3",
-        _masked(parts),
+        masked(parts),
         name=_name(_stem(parts)),
         sha256=sha256,
         bucket=parts.netloc,
@@ -199,7 +199,7 @@ def _pin(url: str) -> str | None:
     return form[1].lower() if form else None
 
 
-def _masked(parts: SplitResult) -> str:
+def masked(parts: SplitResult) -> str:
     """The URL with `***` for user, password and the values of its query; an S3 version is no secret."""
     _, at, host = parts.netloc.rpartition("@")
     pairs = [pair.partition("=") for pair in parts.query.split("&") if pair]

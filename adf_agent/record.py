@@ -5,14 +5,15 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from adf_agent import __version__
-from adf_agent.errors import AgentError, Stage
+from adf_agent.errors import AgentError, Stage, Stopped
+from adf_agent.mask import Mask
 from adf_agent.root import Root, boot_id, started
 from adf_agent.state import write
 
@@ -36,6 +37,7 @@ class Record:
         self._root = root
         self._wall = wall
         self._lock = threading.Lock()
+        self.mask = Mask()
         self._parts: dict[str, Any] = {
             "schema": SCHEMA,
             "version": __version__,
@@ -55,25 +57,27 @@ class Record:
             self._parts.update(parts)
             self._write()
 
-    @property
-    def degraded(self) -> bool:
-        return bool(self._parts["degraded"])
-
     def degrade(self, *reasons: str) -> None:
         """Adds *reasons* why this instance serves less well than it should."""
-        for reason in reasons:
+        shown = [self.mask(reason) for reason in reasons]
+        for reason in shown:
             log.warning("degraded", reason=reason)
-        self._append("degraded", *reasons)
+        self._append("degraded", *shown)
 
     def fail(self, error: AgentError) -> None:
         """Writes down why the boot ended; the app's or the build's last lines apart, for fewer eyes."""
-        log.error("boot.failed", stage=error.stage, cause=error.cause, sentence=error.sentence, hint=error.hint)
-        parts = {"stage": error.stage, "cause": error.cause, "sentence": error.sentence, "hint": error.hint}
-        tail = "".join(f"{line}\n" for line in error.log_tail)
-        write(self._root.tail, tail.encode(), 0o640)
+        sentence, hint = self.mask(error.sentence), self.mask(error.hint)
+        parts = {"stage": error.stage, "cause": error.cause, "sentence": sentence, "hint": hint}
+        log.error("boot.failed", **parts, exit_code=error.exit_code)
+        with suppress(AgentError):  # a full disk must not hide the reason: /run is in memory
+            self._keep(error.log_tail)
+        self.add(phase="failed", error={**parts, "exit_code": error.exit_code, "lines": len(error.log_tail)})
+
+    def _keep(self, lines: Iterable[str]) -> None:
+        tail = self.mask("".join(f"{line}\n" for line in lines))
+        write(self._root.tail, tail.encode(errors="replace"), 0o640)
         with suppress(KeyError, PermissionError):  # no such group, or not a member of it: the agent and root are left
             os.chown(self._root.tail, -1, grp.getgrnam("adm").gr_gid)
-        self.add(phase="failed", error={**parts, "exit_code": error.exit_code, "lines": len(error.log_tail)})
 
     def stage(self, name: Stage, call: Callable[[], T]) -> T:
         """The value of *call*, with the stage's start, end, seconds and fact recorded and logged."""
@@ -85,16 +89,17 @@ class Record:
             try:
                 value = call()
             except BaseException as error:
-                state = "failed" if isinstance(error, AgentError) and error.stage == name else "stopped"
-                self._end(entry, state, began, str(error))
+                self._end(entry, *_outcome(name, error), began)
                 raise
-            self._end(entry, "done", began, value.fact)
+            self._end(entry, "done", value.fact, began)
         return value
 
-    def _end(self, entry: dict[str, Any], state: str, began: float, fact: str) -> None:
-        entry.update(state=state, seconds=round(time.monotonic() - began, 3), fact=fact)
-        log.info("stage.finished", state=state, seconds=entry["seconds"], fact=fact)
-        self.add()
+    def _end(self, entry: dict[str, Any], state: str, fact: str, began: float) -> None:
+        parts = {"state": state, "seconds": round(time.monotonic() - began, 3), "fact": self.mask(fact)}
+        log.info("stage.finished", **parts)
+        with self._lock:
+            entry.update(parts)
+            self._write()
 
     def _append(self, part: str, *entries: Any) -> None:
         with self._lock:
@@ -103,3 +108,12 @@ class Record:
 
     def _write(self) -> None:
         write(self._root.status, json.dumps(self._parts, ensure_ascii=False, indent=1).encode(), 0o644)
+
+
+def _outcome(name: Stage, error: BaseException) -> tuple[str, str]:
+    """A stage's state and fact after *error*: it was stopped where it, or a stage that it waited for, was."""
+    if isinstance(error, AgentError) and error.stage in (name, "agent"):
+        return "failed", error.sentence
+    if isinstance(error, AgentError | Stopped):
+        return "stopped", ""
+    return "failed", f"unexpected: {type(error).__name__}"  # its message may hold anything

@@ -1,10 +1,17 @@
 """What each stage of the boot does; `boot` has them in their order."""
 
+import dataclasses
+import functools
 import hashlib
-from dataclasses import dataclass
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-from adf_agent import config, container, engine, health, image, release, secret, store
+import structlog
+
+from adf_agent import config, container, engine, health, image, lastgood, release, secret, store
 from adf_agent.background import Task, settle
 from adf_agent.build import Builder
 from adf_agent.config import AppConfig
@@ -12,6 +19,7 @@ from adf_agent.container import Container
 from adf_agent.deadline import Deadline
 from adf_agent.download import Source
 from adf_agent.engine import Engine
+from adf_agent.errors import AgentError, ConfigError, HealthError, ImageError, ReleaseError
 from adf_agent.health import Healthy
 from adf_agent.image import Image
 from adf_agent.instance import DescribesTags, Metadata
@@ -23,6 +31,9 @@ from adf_agent.root import Root, boot_id
 from adf_agent.state import Ledger
 
 STOP_SECONDS = 10.0  # for a container that never was in service: no request is in it
+UNDO_SECONDS = 15.0  # for all that is undone after a failure, also where Docker hangs
+LAST_CONFIG_SECONDS = 30.0  # to read the config anew, where there is one to fall back on
+log = structlog.get_logger()
 
 
 class Host(Protocol):
@@ -37,7 +48,7 @@ class Host(Protocol):
     def config(self, region: str) -> config.Clients: ...
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Stages:
     """A stage takes the values of those before it and returns its own. Each raises its AgentError, or Stopped."""
 
@@ -66,9 +77,11 @@ class Stages:
         """The engine, without what another instance id's agent left on this disk, or a crash half-done."""
         reached = engine.connect(self.host.docker, self.deadline)
         if self.ledger.state.instance_id not in ("", self.launched.identity.instance_id):
-            container.remove(reached.client, self.ledger.forget().container_id)
+            former = self.ledger.forget()
+            self.deadline.retry(lambda: container.remove(reached.client, former.container_id))
+            lastgood.forget(self.host.root)
         self.ledger.note(instance_id=self.launched.identity.instance_id)
-        image.discard_unfinished(reached.client, self._builder(reached))
+        image.discard_unfinished(reached.client, Builder.iid_in(self.host.root.var))
         return reached
 
     def in_service_already(self) -> bool:
@@ -77,22 +90,33 @@ class Stages:
         return state.in_service and state.boot_id == boot_id() and self._recorded_url()
 
     def adopt(self, reached: Engine) -> Container | None:
-        """The container that runs already, its process untouched, once found healthy; None where none runs."""
-        adopted = container.adopt(reached.client, self.ledger.state.container_id)
-        existing = image.find(reached.client, self.ledger.state.image)
-        if adopted is None or existing is None:
-            return None
-        self.record.stage("container", lambda: adopted)
-        self._introduce_container(adopted)
-        self.record.stage("health", lambda: self._healthy(reached, self._recorded(), existing, adopted, ()))
+        """The container that runs already, its process untouched; None where none runs."""
+        adopted = self.deadline.retry(lambda: container.adopt(reached.client, self.ledger.state.container_id))
+        if adopted:
+            last = self._last_config()
+            self.record.mask.add(last.secrets() if last else ())
+            self._introduce_container(adopted)
         return adopted
+
+    def health_of_adopted(self, reached: Engine, adopted: Container) -> Healthy:
+        """Health of what is in service already; it is left as it is, whatever comes of it."""
+        existing = self.deadline.retry(lambda: image.find(reached.client, self.ledger.state.image))
+        if existing is None:
+            raise ImageError(
+                f"{self.ledger.state.image} is gone, though its container runs",
+                hint="Restart the instance.",
+                cause="host",
+            )
+        return self._healthy(reached, self._recorded(), existing, adopted)
 
     def release(self, docker: Task[Engine]) -> Release:
         """The release; the one recorded here where RELEASE_URL is unchanged and the image at hand."""
         if self._recorded_url():
             settle([docker], self.deadline.stop)
-            if image.find(docker.value.client, self.ledger.state.image):
+            if self.deadline.retry(lambda: image.find(docker.value.client, self.ledger.state.image)):
                 return self._introduced(self._recorded())
+        elif self.ledger.state.url_digest:
+            log.info("release.changed", former=self.ledger.state.release_digest[:12])
         settings = self.launched.settings
         location, name = settings.release_url, settings.release
         if location.scheme == "docker":
@@ -104,38 +128,40 @@ class Stages:
         return self._introduced(obtained)
 
     def config(self) -> AppConfig:
-        """The app's whole config."""
-        settings, region = self.launched.settings, self.launched.identity.region
+        """The app's whole config; while the table is out of reach, the last that was in service on this instance."""
+        settings, region, last = self.launched.settings, self.launched.identity.region, self._last_config()
         app, table = settings.app or "", settings.config_table
-        found = config.read(app, settings.release, table, self.host.config(region), self.deadline)
-        if not found.values:
-            self.record.degrade(f"{app} has no config in {table}")
-        parts = list(config.partitions(app, settings.release).values())
-        self.record.add(
-            config={"table": table, "partitions": parts, "keys": len(found.values), "revision": found.revision}
-        )
+        deadline = self.deadline.within(LAST_CONFIG_SECONDS) if last else self.deadline
+        try:
+            clients = deadline.retry(lambda: self.host.config(region))
+            found = config.read(app, settings.release, table, clients, deadline)
+        except AgentError as error:
+            if last is None or not error.transient:
+                raise
+            self.record.degrade(f"the last config that worked is in force, as it can't be read anew: {error.sentence}")
+            found = last
+        self._introduce_config(found, table)
         return found
 
     def image(self, reached: Engine, released: Release) -> Image:
         """The image, at hand, built or pulled."""
-        provided = image.provide(reached, released, self._builder(reached), self.ledger, self.deadline)
-        self.ledger.note(
-            url_digest=self._url_digest(),
-            release_digest=provided.tag.partition(":")[2],
-            manifest=released.manifest.text,
-        )
+        wanted, folder = self.launched.settings.builder, self.host.root.var
+        choose = functools.partial(Builder.choose, wanted, reached, folder)
+        provided = image.provide(reached, released, choose, self.ledger, self.deadline)
+        digest = provided.tag.partition(":")[2]
+        self.ledger.note(url_digest=self._url_digest(), release_digest=digest, manifest=released.manifest.text)
+        self._introduced(dataclasses.replace(released, digest=digest))
         return provided
 
     def container(self, reached: Engine, released: Release, built: Image, read: AppConfig | None) -> Container:
         """The container, made anew: a restart of the instance means new config."""
-        identity, digest = self.launched.identity, self.ledger.state.release_digest
-        name = container.NAME if self.host.root.whole_machine else f"{container.NAME}-{identity.instance_id}"
-        spec = container.specify(
-            self.launched.settings, released.manifest.container, built, read, identity, digest, name
-        )
-        container.remove(reached.client, self.ledger.state.container_id)
-        self.ledger.note(in_service=False, boot_id=boot_id(), container_id="")
-        started = container.run(reached.client, spec)
+        wishes, digest = released.manifest.container, self.ledger.state.release_digest
+        spec = container.specify(self.launched, wishes, built, read, digest, self._container_name())
+        former, tags = self.ledger.state.container_id, self.launched.described
+        self.deadline.retry(lambda: container.remove(reached.client, former))
+        told = "" if tags is None else json.dumps(dict(tags))
+        self.ledger.note(in_service=False, boot_id=boot_id(), container_id="", tags=told)
+        started = self.deadline.retry(lambda: container.run(reached.client, spec))
         self.ledger.note(container_id=started.id)
         self._introduce_container(started)
         return started
@@ -143,23 +169,50 @@ class Stages:
     def health(
         self, reached: Engine, released: Release, built: Image, started: Container, read: AppConfig | None
     ) -> Healthy:
-        """Health; without it the container goes, and its last words stay with the error."""
+        """Health, and with it the config that a restart may fall back on."""
+        healthy = self._healthy(reached, released, built, started)
+        if read:
+            lastgood.save(self.host.root, self.launched.identity.instance_id, read)
+        return healthy
+
+    @contextmanager
+    def undone_on_failure(self, reached: Engine) -> Iterator[None]:
+        """Takes the container away where what is done meanwhile fails, within a time of its own; but under `hold`."""
         try:
-            return self._healthy(reached, released, built, started, read.secrets() if read else ())
-        except BaseException:
-            if self.launched.settings.on_failure != "hold":
-                container.stop(reached.client, started.id, STOP_SECONDS)
+            yield
+        except BaseException as error:
+            if not (self.launched.settings.on_failure == "hold" and isinstance(error, AgentError)):
+                self._undo(reached)
             raise
 
-    def _healthy(
-        self, reached: Engine, released: Release, built: Image, running: Container, secrets: tuple[str, ...]
-    ) -> Healthy:
+    def _undo(self, reached: Engine) -> None:
+        stopping = Task(lambda: container.stop(reached.client, self._container_name(), STOP_SECONDS))
+        try:
+            stopping.result(Deadline(UNDO_SECONDS, threading.Event()))
+        except (AgentError, TimeoutError) as error:  # why the boot failed is what counts
+            log.warning("container.not_removed", container=self._container_name(), reason=str(error))
+
+    def _container_name(self) -> str:
+        whole = self.host.root.whole_machine
+        return container.NAME if whole else f"{container.NAME}-{self.launched.identity.instance_id}"
+
+    def _healthy(self, reached: Engine, released: Release, built: Image, running: Container) -> Healthy:
         wishes = released.manifest.health
         probe = health.choose(self.launched.settings, wishes, built, running)
-        healthy = health.wait(reached.client, running, probe, wishes, secrets, self.deadline)
+        try:
+            healthy = health.wait(reached.client, running, probe, wishes, self.deadline)
+        except HealthError as error:
+            self.record.add(probe={"probe": str(probe), "answer": error.sentence, "healthy": False})
+            raise
         self.ledger.note(in_service=True, last_good=built.tag)
         self.record.add(probe={"probe": healthy.probe, "answer": healthy.answer, "healthy": True})
         return healthy
+
+    def _last_config(self) -> AppConfig | None:
+        settings, identity = self.launched.settings, self.launched.identity
+        if settings.app is None:
+            return None
+        return lastgood.load(self.host.root, identity.instance_id, settings.app, settings.release)
 
     def _url_digest(self) -> str:
         return hashlib.sha256(self.launched.settings.release_url.url.encode()).hexdigest()
@@ -175,15 +228,16 @@ class Stages:
         return Release(settings.release_url, settings.release, state.release_digest, manifest, recorded=True)
 
     def _introduced(self, released: Release) -> Release:
-        self.record.add(
-            release={
-                "name": released.name,
-                "url": released.location.shown,
-                "digest": released.digest,
-                "size": released.size,
-            }
-        )
+        parts = {"name": released.name, "url": released.location.shown, "digest": released.digest}
+        self.record.add(release={**parts, "size": released.size})
         return released
+
+    def _introduce_config(self, found: AppConfig, table: str) -> None:
+        self.record.mask.add(found.secrets())
+        if not found.values:
+            self.record.degrade(f"{found.app} has no config in {table}")
+        parts = {"table": table, "partitions": list(config.partitions(found.app, found.release).values())}
+        self.record.add(config={**parts, "keys": len(found.values), "revision": found.revision})
 
     def _introduce_container(self, running: Container) -> None:
         ports = [str(port) for port in running.ports]
@@ -200,7 +254,7 @@ class Stages:
 
     def _token(self, reference: str) -> str:
         clients = self.host.config(self.launched.identity.region)
-        return secret.resolve({"ADF_RELEASE_TOKEN": reference}, clients, self.deadline)["ADF_RELEASE_TOKEN"]
-
-    def _builder(self, reached: Engine) -> Builder:
-        return Builder.choose(self.launched.settings.builder, reached, self.host.root.var)
+        try:
+            return secret.resolve({"ADF_RELEASE_TOKEN": reference}, clients, self.deadline)["ADF_RELEASE_TOKEN"]
+        except ConfigError as error:
+            raise ReleaseError(error.sentence, hint=error.hint, cause=error.cause, transient=error.transient) from error

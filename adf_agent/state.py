@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adf_agent.errors import AgentError
-from adf_agent.root import Root
+from adf_agent.root import Root, boot_id
 
 
 def prepare(root: Root) -> None:
@@ -35,8 +36,20 @@ def _unwritable(folder: Path, error: OSError | None) -> AgentError:
 def write(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
     """Replaces *path* by *data* whole: a reader, or a crash of the process, finds the former bytes or these.
 
-    *durable*: a crash of the machine too.
+    *durable*: a crash of the machine too. Raises AgentError.
     """
+    try:
+        _replace(path, data, mode, durable)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise AgentError(
+            f"{path} can't be written: {error.strerror}",
+            hint="Give the instance a larger volume." if full else "See the owner and mode of its folder.",
+            cause="host",
+        ) from error
+
+
+def _replace(path: Path, data: bytes, mode: int, durable: bool) -> None:  # noqa: FBT001  write's own
     part = path.with_name(f".{path.name}.part")
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(handle, "wb") as file:
@@ -61,19 +74,20 @@ class State:
     container_id: str = ""
     in_service: bool = False  # the container has been healthy in this boot of the machine
     last_good: str = ""  # the image that was in service last
+    tags: str = ""  # those that EC2 told in this boot, as JSON, where IMDS has none
     images: tuple[str, ...] = ()  # every image that this agent tagged and has not pruned
 
 
 def load(root: Root) -> State:
-    """The state of *root*; the empty State where there is none, or none that can be read.
-
-    A torn or newer file costs a build, nothing else: no reason to fail a boot.
-    """
+    """The state of *root*; the empty State where there is none, or none that makes sense: no reason to fail a boot."""
     try:
-        fields = json.loads((root.var / "state.json").read_bytes())
-        return State(**{**fields, "images": tuple(fields["images"])})
+        found = json.loads((root.var / "state.json").read_bytes())
+        known = {field.name: found[field.name] for field in dataclasses.fields(State) if field.name in found}
+        state = State(**{**known, "images": tuple(known.get("images", ()))})
     except (OSError, ValueError, TypeError, KeyError):
         return State()
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(State)}
+    return state if all(isinstance(getattr(state, name), kind) for name, kind in kinds.items()) else State()
 
 
 def save(root: Root, state: State) -> None:
@@ -92,9 +106,14 @@ class Ledger:
         self.state = dataclasses.replace(self.state, **changes)
         save(self._root, self.state)
 
+    def tags(self) -> dict[str, str] | None:
+        """The tags that EC2 told since the machine's last boot, None where it was not asked."""
+        known = self.state.tags and self.state.boot_id == boot_id()
+        return dict(json.loads(self.state.tags)) if known else None
+
     def forget(self) -> State:
-        """Starts anew, as on an instance that never ran; returns the former state."""
-        former, self.state = self.state, State()
+        """Starts anew, as on an instance that never ran, but for the images, to be pruned; returns the former state."""
+        former, self.state = self.state, State(images=self.state.images)
         return former
 
     def keep(self, image: str) -> None:
@@ -105,7 +124,12 @@ class Ledger:
 @contextlib.contextmanager
 def only_agent(root: Root) -> Iterator[None]:
     """Holds the lock of the one agent of *root*. Raises AgentError where another one runs."""
-    with (root.run / "lock").open("ab") as file:
+    path = root.run / "lock"
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -1,6 +1,7 @@
 """A release in S3 or on this machine; and which source a location has."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,10 @@ class S3:
             self._chunks(answer["Body"]), offset, offset + answer["ContentLength"], "" if found == "null" else found
         )
 
-    def _chunks(self, body: Any) -> Iterator[bytes]:
+    def _chunks(self, body: Any) -> Generator[bytes]:
         try:
-            yield from body.iter_chunks(CHUNK)
+            with closing(body):
+                yield from body.iter_chunks(CHUNK)
         except faults() as error:
             raise self._fault(error) from error
 
@@ -58,7 +60,7 @@ class LocalFile:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _chunks(self) -> Generator[bytes]:
         try:
             with self._path.open("rb") as file:
                 yield from iter(lambda: file.read(CHUNK), b"")

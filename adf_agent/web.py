@@ -1,8 +1,9 @@
 """A release at an http(s) URL, GitHub's among them: followed through redirects, the token left with the first host."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from urllib.parse import urljoin, urlsplit
+from collections.abc import Callable, Generator, Mapping
+from functools import cache
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 import urllib3
@@ -15,6 +16,7 @@ from adf_agent.location import GitHub, Location
 TIMEOUT = (10, 30)  # seconds to connect, and of silence in the middle
 REDIRECTS = 5
 GITHUB_API = "https://api.github.com"
+NO_MORE = frozenset({206, 412, 416})  # asked for more of an object: the wrong part, or none
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -23,14 +25,19 @@ class Web:
 
     def __init__(self, location: Location, token: Callable[[], str] | None, session: requests.Session) -> None:
         self._location = location
-        self._token = token
+        self._token = cache(token or str)
         self._session = session
 
     def open(self, offset: int, proof: str) -> Body:
         headers = {"Accept-Encoding": "identity"}  # the bytes as they lie there are what a digest pins
         if offset:
             headers |= {"Range": f"bytes={offset}-", "If-Range": proof}
-        token = self._token() if self._token else ""
+        token = self._token().strip()  # a secret is easily stored with a line's end
+        if not (token.isascii() and token.isprintable()):
+            raise ReleaseError(
+                "ADF_RELEASE_TOKEN refers to a text that is no token",
+                hint="Store the token alone there, as GitHub shows it.",
+            )
         url = self._location.url.partition("#")[0]
         github = self._location.github
         if github and token and github.kind in ("release", "latest"):
@@ -38,23 +45,29 @@ class Web:
         if github and github.kind != "archive":
             headers["Accept"] = "application/octet-stream"  # the asset itself, not what the API says of it
         response = self._follow(url, headers, token)
-        if response.status_code == requests.codes.partial_content and _begins(response) == offset:
+        if response.status_code == requests.codes.partial_content and _resumes(response, offset, proof):
             return Body(_chunks(response), offset, _ends(response), proof)
+        if offset and response.status_code in NO_MORE:
+            response.close()
+            return self.open(0, "")
         if response.status_code != requests.codes.ok:
             raise _refusal(response, self._location, bool(token))
-        length = response.headers.get("Content-Length", "")
-        return Body(_chunks(response), 0, int(length) if length.isdecimal() else None, _proof(response))
+        return Body(_chunks(response), 0, _number(response.headers.get("Content-Length", "")), _proof(response))
 
     def _asset(self, github: GitHub, token: str) -> str:
         """A private release's asset has no other address than the API's (https://docs.github.com/en/rest/releases)."""
         api = os.environ.get("GITHUB_API_URL", GITHUB_API).rstrip("/")
-        which = f"tags/{github.ref}" if github.kind == "release" else "latest"
-        response = self._follow(f"{api}/repos/{github.owner}/{github.repository}/releases/{which}", {}, token)
+        which = f"tags/{quote(github.ref)}" if github.kind == "release" else "latest"
+        releases = f"{api}/repos/{github.owner}/{github.repository}/releases"
+        response = self._follow(f"{releases}/{which}", {}, token)
         if response.status_code != requests.codes.ok:
             raise _refusal(response, self._location, token=True)
-        for asset in response.json()["assets"]:
-            if asset["name"] == github.file:
-                return str(asset["url"])
+        try:
+            assets = {asset["name"]: asset["id"] for asset in response.json()["assets"]}
+        except (requests.exceptions.RequestException, LookupError, TypeError) as error:
+            raise broken(f"{urlsplit(api).hostname} answers what is no release of GitHub's") from error
+        if github.file in assets:
+            return f"{releases}/assets/{assets[github.file]}"  # not the answer's own URL: it gets the token
         raise ReleaseError(
             f"GitHub's release {github.ref or 'latest'} has no asset {github.file}",
             hint="Upload it, or mend RELEASE_URL.",
@@ -64,11 +77,12 @@ class Web:
         """The answer behind at most REDIRECTS redirects. The token stays with the first host."""
         for _ in range(REDIRECTS + 1):
             response = self._get(url, headers, token)
-            if not response.is_redirect:
+            target = self._session.get_redirect_target(response)
+            if target is None:
                 return response
             response.close()
-            url, token = urljoin(url, response.headers["Location"]), ""
-            scheme = urlsplit(url).scheme
+            url, scheme = _joined(url, target)
+            token = ""
             if scheme != "https" and not (scheme == "http" and self._location.sha256):
                 raise ReleaseError(
                     f"{self._location.shown} redirects to {scheme}://, where anybody could replace the release",
@@ -81,38 +95,59 @@ class Web:
             return self._session.get(
                 url,
                 headers={"User-Agent": f"adf-agent/{__version__}", **headers},
-                auth=_Bearer(token),
+                auth=_Login(token),
                 stream=True,
                 allow_redirects=False,
                 timeout=TIMEOUT,
             )
-        except requests.exceptions.SSLError as error:
-            raise ReleaseError(
-                f"the certificate of {urlsplit(url).hostname} is not trusted",
-                hint="See that the clock is right and ca-certificates up to date (REQUESTS_CA_BUNDLE for your own).",
-                cause="dependency",
-            ) from error
-        except requests.exceptions.RequestException as error:
-            if isinstance(error, ValueError):
-                raise ReleaseError(
-                    "RELEASE_URL leads to an address that is no URL", hint="Mend RELEASE_URL."
-                ) from error
-            raise broken(f"{urlsplit(url).hostname} does not answer ({type(error).__name__})") from error
+        except (OSError, ValueError) as error:  # all that requests raises, and lets pass
+            raise _unanswered(error, url) from error
 
 
-class _Bearer(requests.auth.AuthBase):
-    """The token, or nothing: set in any case, as requests would else look for a login in ~/.netrc."""
+class _Login(requests.auth.AuthBase):
+    """The token, else the URL's user and password, else nothing: requests would look into ~/.netrc by itself."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        user, password = requests.utils.get_auth_from_url(str(request.url))
         if self._token:
             request.headers["Authorization"] = f"Bearer {self._token}"
+        elif user:
+            requests.auth.HTTPBasicAuth(user, password)(request)
         return request
 
 
-def _chunks(response: requests.Response) -> Iterator[bytes]:
+def _unanswered(error: Exception, url: str) -> ReleaseError:
+    """Why there is no answer."""
+    if isinstance(error, ValueError):
+        return _no_url()
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return ReleaseError(
+            f"the certificate of {urlsplit(url).hostname} is not trusted",
+            hint="See that the clock is right and ca-certificates up to date (REQUESTS_CA_BUNDLE for your own).",
+            cause="dependency",
+        )
+    if not isinstance(error, requests.exceptions.RequestException):
+        return ReleaseError("the certificates to trust can't be read", hint="See REQUESTS_CA_BUNDLE.", cause="host")
+    return broken(f"{urlsplit(url).hostname} does not answer ({type(error).__name__})")
+
+
+def _joined(url: str, target: str) -> tuple[str, str]:
+    """The URL that a redirect from *url* to *target* leads to, and its scheme."""
+    try:
+        joined = urljoin(url, target)
+        return joined, urlsplit(joined).scheme
+    except ValueError as error:
+        raise _no_url() from error
+
+
+def _no_url() -> ReleaseError:
+    return ReleaseError("RELEASE_URL leads to an address that is no URL", hint="Mend RELEASE_URL.")
+
+
+def _chunks(response: requests.Response) -> Generator[bytes]:
     try:
         yield from response.raw.stream(CHUNK, decode_content=False)
     except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -127,16 +162,17 @@ def _proof(response: requests.Response) -> str:
     return etag if etag.startswith('"') else ""
 
 
-def _begins(response: requests.Response) -> int:
-    return _number(response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0], -1) or 0
+def _resumes(response: requests.Response, offset: int, proof: str) -> bool:
+    """Whether this is the rest of the very object: some servers know Range, but not If-Range."""
+    return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-") and _proof(response) == proof
 
 
 def _ends(response: requests.Response) -> int | None:
-    return _number(response.headers.get("Content-Range", "").rpartition("/")[2], None)
+    return _number(response.headers.get("Content-Range", "").rpartition("/")[2])
 
 
-def _number(text: str, otherwise: int | None) -> int | None:
-    return int(text) if text.isdecimal() else otherwise
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
 
 
 def _refusal(response: requests.Response, location: Location, token: bool) -> ReleaseError:  # noqa: FBT001  said once

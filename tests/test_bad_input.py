@@ -369,5 +369,3 @@ def test_an_image_is_pulled_from_a_registry(machine: Machine, by: str) -> None:
         absent = machine.boot(RELEASE_URL=f"docker://{name}:v4")
         assert absent.code == IMAGE
         assert "v4" in absent.error["sentence"]
-    machine.clean()
-    machine.engine.images.remove(image.id, force=True)

@@ -102,7 +102,7 @@ def _containers(client: Any, instance_id: str) -> Iterator[str]:
 
 
 def _images(client: Any, root: Root) -> Iterator[str]:
-    image.discard_unfinished(client, Builder(client, None, root.var))
+    image.discard_unfinished(client, Builder.iid_in(root.var))
     for name in state.load(root).images:
         with suppress(APIError):  # never built, or in another's use
             client.api.remove_image(name)

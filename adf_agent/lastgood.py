@@ -1,0 +1,33 @@
+"""The last config that an app was in service with, for a restart while the table can't be reached."""
+
+import json
+from pathlib import Path
+
+from adf_agent.config import AppConfig
+from adf_agent.root import Root
+from adf_agent.state import write
+
+
+def _path(root: Root) -> Path:
+    return root.var / "config.json"
+
+
+def save(root: Root, instance_id: str, config: AppConfig) -> None:
+    """Keeps *config*, secrets in the clear: for the agent's eyes only (0600)."""
+    parts = {"instance_id": instance_id, **config.to_dict()}
+    write(_path(root), json.dumps(parts).encode(), 0o600, durable=True)
+
+
+def load(root: Root, instance_id: str, app: str, release: str) -> AppConfig | None:
+    """What was saved for this very instance, app and release, else None."""
+    try:
+        parts = json.loads(_path(root).read_bytes())
+        found = AppConfig.from_dict(parts)
+        return found if (parts["instance_id"], found.app, found.release) == (instance_id, app, release) else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def forget(root: Root) -> None:
+    """Removes what was saved."""
+    _path(root).unlink(missing_ok=True)
