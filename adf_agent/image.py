@@ -16,7 +16,7 @@ from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.engine import FAULTS, Engine, asking, passing
 from adf_agent.errors import Cause, ImageError
-from adf_agent.notation import Port
+from adf_agent.notation import Port, in_words
 from adf_agent.release import Release
 from adf_agent.state import Ledger
 
@@ -41,7 +41,7 @@ class Image:
     @property
     def fact(self) -> str:
         repository, _, digest = self.tag.partition(":")
-        return f"{self.how} {repository}:{digest[:12]}, {self.size / 1e6:.1f} MB"
+        return f"{self.how} {repository}:{digest[:12]}, {in_words(self.size)}"
 
 
 def tag(digest: str) -> str:

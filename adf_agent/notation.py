@@ -1,5 +1,6 @@
 """Values as an operator writes them: durations, sizes, ports, probes, volumes, limits. Each refusal is a ValueError."""
 
+import math
 import re
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -23,6 +24,11 @@ def size(value: str | int) -> int:
     if isinstance(value, bool) or form is None:
         raise ValueError(f"{value!r} is no size: write 512m, 1g or a number of bytes")
     return int(float(form[1]) * BYTES[form[2]])
+
+
+def in_words(size: int) -> str:
+    """*size*, bytes, as people say it: `560 kB`, `2.0 MB`."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{math.ceil(size / 1e3)} kB"  # noqa: PLR2004
 
 
 @dataclass(frozen=True)

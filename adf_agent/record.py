@@ -89,7 +89,7 @@ class Record:
             try:
                 value = call()
             except BaseException as error:
-                self._end(entry, *_outcome(name, error), began)
+                self._end(entry, _outcome(name, error), "", began)  # fail() says why, once
                 raise
             self._end(entry, "done", value.fact, began)
         return value
@@ -110,10 +110,7 @@ class Record:
         write(self._root.status, json.dumps(self._parts, ensure_ascii=False, indent=1).encode(), 0o644)
 
 
-def _outcome(name: Stage, error: BaseException) -> tuple[str, str]:
-    """A stage's state and fact after *error*: it was stopped where it, or a stage that it waited for, was."""
-    if isinstance(error, AgentError) and error.stage in (name, "agent"):
-        return "failed", error.sentence
-    if isinstance(error, AgentError | Stopped):
-        return "stopped", ""
-    return "failed", f"unexpected: {type(error).__name__}"  # its message may hold anything
+def _outcome(name: Stage, error: BaseException) -> str:
+    """A stage's state after *error*: it was stopped where it, or a stage that it waited for, was."""
+    elsewhere = isinstance(error, AgentError) and error.stage not in (name, "agent")
+    return "stopped" if elsewhere or isinstance(error, Stopped) else "failed"

@@ -12,7 +12,7 @@ from adf_agent.download import Source
 from adf_agent.errors import ReleaseError
 from adf_agent.location import Location
 from adf_agent.manifest import Manifest
-from adf_agent.notation import Limits
+from adf_agent.notation import Limits, in_words
 
 FILE = "release.tar"  # whatever its compression; one at a time, as an instance is deployed to once
 
@@ -35,7 +35,7 @@ class Release:
 
     @property
     def fact(self) -> str:
-        size = f", {self.size / 1e6:.1f} MB" if self.size else ""
+        size = f", {in_words(self.size)}" if self.size else ""
         digest = f", sha256 {self.digest[:12]}" if self.digest else ""
         return f"{self.name}{size}{digest}{', as recorded here' if self.recorded else ''}"
 

@@ -19,7 +19,7 @@ from adf_agent.container import Container
 from adf_agent.deadline import Deadline
 from adf_agent.download import Source
 from adf_agent.engine import Engine
-from adf_agent.errors import AgentError, ConfigError, HealthError, ImageError, ReleaseError
+from adf_agent.errors import AgentError, ConfigError, ImageError, ReleaseError
 from adf_agent.health import Healthy
 from adf_agent.image import Image
 from adf_agent.instance import DescribesTags, Metadata
@@ -61,6 +61,7 @@ class Stages:
     def introduce(self) -> None:
         """Writes down who boots what."""
         identity, location = self.launched.identity, self.launched.settings.release_url
+        structlog.contextvars.bind_contextvars(instance=identity.instance_id, release=self.launched.settings.release)
         self.record.add(
             instance={
                 "id": identity.instance_id,
@@ -183,6 +184,7 @@ class Stages:
         except BaseException as error:
             if not (self.launched.settings.on_failure == "hold" and isinstance(error, AgentError)):
                 self._undo(reached)
+                self.record.add(container=None)
             raise
 
     def _undo(self, reached: Engine) -> None:
@@ -199,11 +201,7 @@ class Stages:
     def _healthy(self, reached: Engine, released: Release, built: Image, running: Container) -> Healthy:
         wishes = released.manifest.health
         probe = health.choose(self.launched.settings, wishes, built, running)
-        try:
-            healthy = health.wait(reached.client, running, probe, wishes, self.deadline)
-        except HealthError as error:
-            self.record.add(probe={"probe": str(probe), "answer": error.sentence, "healthy": False})
-            raise
+        healthy = health.wait(reached.client, running, probe, wishes, self.deadline)
         self.ledger.note(in_service=True, last_good=built.tag)
         self.record.add(probe={"probe": healthy.probe, "answer": healthy.answer, "healthy": True})
         return healthy
