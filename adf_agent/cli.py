@@ -27,6 +27,7 @@ ASK_SECONDS = 10.0  # for IMDS, where a person waits for an answer
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = _parser().parse_args(argv)
+    status.tolerate(sys.stdout, sys.stderr)
     try:
         code: int = arguments.command(arguments, Root(Path(os.environ.get("ADF_ROOT") or "/")))
     except AgentError as error:

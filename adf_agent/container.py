@@ -70,7 +70,7 @@ class Spec:
     def host(self) -> dict[str, Any]:
         """For `docker.APIClient.create_host_config`. There is no restart policy: the agent alone supervises."""
         return {
-            "port_bindings": {f"{port.container}/{port.protocol}": (self.address, port.host) for port in self.ports},
+            "port_bindings": self._bindings(),
             "mem_limit": self.memory,
             "nano_cpus": int(self.cpus * 1e9) if self.cpus else None,
             "read_only": self.read_only,
@@ -78,6 +78,12 @@ class Spec:
             "ulimits": [DockerUlimit(name=each.name, soft=each.soft, hard=each.hard) for each in self.ulimits],
             "log_config": LogConfig(type=self.log_driver, config=dict(self.log_opts)),
         }
+
+    def _bindings(self) -> dict[str, list[tuple[str, int]]]:
+        bindings: dict[str, list[tuple[str, int]]] = {}
+        for port in self.ports:
+            bindings.setdefault(f"{port.container}/{port.protocol}", []).append((self.address, port.host))
+        return bindings
 
 
 def specify(
@@ -187,9 +193,9 @@ def adopt(client: Any, container_id: str) -> Container | None:
     with asking("looking at the container", ContainerError):
         facts = client.api.inspect_container(container_id)
     bindings = facts["HostConfig"]["PortBindings"] or {}
-    published = {port: bound[0] for port, bound in bindings.items() if bound}
-    ports = tuple(Port.parse(f"{bound['HostPort']}:{port}") for port, bound in published.items())
-    address = next((bound["HostIp"] for bound in published.values()), "") or "0.0.0.0"  # noqa: S104  Docker's default
+    published = [(port, each) for port, bound in bindings.items() for each in bound or ()]
+    ports = tuple(Port.parse(f"{each['HostPort']}:{port}") for port, each in published)
+    address = next((each["HostIp"] for _, each in published), "") or "0.0.0.0"  # noqa: S104  Docker's default
     return Container(container_id, facts["Name"].removeprefix("/"), ports, address, adopted=True)
 
 

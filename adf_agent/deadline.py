@@ -59,6 +59,7 @@ class Deadline:
         passing: list[AgentError] = []
 
         def attempt() -> T:
+            self.check()
             try:
                 return call()
             except AgentError as error:
@@ -71,16 +72,14 @@ class Deadline:
                 # 0.2 s at first, as Docker's socket and a throttled table come back soon; 10 s at most, so that a
                 # fleet that starts at once spreads out.
                 wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-                stop=tenacity.stop_when_event_set(self.stop) | tenacity.stop_before_delay(self.remaining()),
+                stop=lambda state: self.stop.is_set() or state.upcoming_sleep >= self.remaining(),
                 sleep=tenacity.sleep_using_event(self.stop),
                 before_sleep=_say,
                 reraise=True,
             )(attempt)
         except AgentError as error:
             self.check()
-            if (
-                passing and self.expired()
-            ):  # it was on its way when time was up: what stood in its way until then counts
+            if passing and self.expired():  # what stood in the way until then is why
                 raise passing[-1] from error
             raise
 

@@ -65,13 +65,13 @@ def _reach(make_client: Callable[[float], Any]) -> tuple[Any, dict[str, Any]]:
     try:
         client = make_client(ANSWER_SECONDS)
         return client, client.info()
-    except (DockerException, OSError) as error:
+    except (DockerException, OSError, ValueError) as error:
         if _has(error, PermissionError):
             raise DockerError(
                 f"this user may not use Docker at {where}",
                 hint="Run as a member of the group that owns Docker's socket: usermod -aG docker adf-agent.",
             ) from error
-        if isinstance(error, DockerException) and not _has(error, OSError) and not isinstance(error, APIError):
+        if not _has(error, OSError) and not isinstance(error, APIError):
             raise DockerError(f"Docker at {where} can't be used: {error}", hint="Check DOCKER_HOST.") from error
         raise DockerError(
             f"Docker at {where} does not answer", hint="See `systemctl status docker`.", transient=True

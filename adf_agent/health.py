@@ -4,6 +4,7 @@ import http
 import http.client
 import select
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -92,16 +93,25 @@ def _http(host: str, port: int, path: str, timeout: float) -> Answer:
     """Healthy is any answer from 200 to 399, as for a load balancer that was told so; redirects aren't followed."""
     asked = f"GET http://{host}:{port}{path}"
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    late = threading.Timer(timeout, lambda: _hang_up(connection))  # a time-out of each read alone lets a drip go on
+    late.daemon = True
+    late.start()
     try:
         connection.request("GET", path, headers={"User-Agent": f"adf-agent/{__version__}", "Connection": "close"})
         response = connection.getresponse()
         body = b"" if response.status < 400 else response.read(SHOWN_BYTES)  # noqa: PLR2004  HTTP's own line
     except (OSError, http.client.HTTPException) as error:
-        return Answer(healthy=False, text=f"{asked}: {_words(error)}")
+        return Answer(healthy=False, text=f"{asked}: {_words(TimeoutError() if late.finished.is_set() else error)}")
     finally:
+        late.cancel()
         connection.close()
     healthy = 200 <= response.status < 400  # noqa: PLR2004
     return Answer(healthy, f"{asked}: {response.status} {HTTP_PHRASES.get(response.status, '')}".rstrip(), _line(body))
+
+
+def _hang_up(connection: http.client.HTTPConnection) -> None:
+    with suppress(OSError, AttributeError):  # not connected yet, or closed meanwhile
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _line(said: bytes) -> str:
@@ -156,10 +166,10 @@ def wait(client: Any, running: Container, probe: Probe | None, health: Health, d
     window = deadline.within(health.start_timeout)
     pause, good, probes, answer = FIRST_SECONDS, 0, 0, Answer(healthy=False, text="not asked yet")
     while not window.expired():
-        if ended.failed():  # the engine went away; whether the container did too, a new wait tells
-            ended = Task(lambda: container.wait_for_exit(client, running.id))
-        elif ended.done():
+        if _is_over(client, running, ended):
             raise _exited(client, running, answer)
+        if ended.failed():
+            ended = Task(lambda: container.wait_for_exit(client, running.id))
         answer, probes = ask(), probes + 1
         good = good + 1 if answer.healthy else 0
         window.check()
@@ -172,6 +182,14 @@ def wait(client: Any, running: Container, probe: Probe | None, health: Health, d
         hint="See the app's last lines; if it only starts slowly, raise start_timeout in adf.toml.",
         log_tail=_last_words(client, running, answer),
     )
+
+
+def _is_over(client: Any, running: Container, ended: Task[None]) -> bool:
+    """Whether the container has ended. A wait that failed says nothing of it: the engine may have been restarted."""
+    try:
+        return ended.done() and not (ended.failed() and container.running(client, running.id))
+    except ContainerError:
+        return False
 
 
 def _pause(ended: Task[None], pause: Deadline) -> None:

@@ -18,7 +18,9 @@ def prepare(root: Root) -> None:
     """Makes the folders that the agent writes. Raises AgentError where they can't be made or written."""
     for folder in (root.var, root.run):
         try:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                folder.chmod(0o755)  # whatever the umask: others may read the status
         except OSError as error:
             raise _unwritable(folder, error) from error
         if not os.access(folder, os.W_OK):
@@ -125,11 +127,11 @@ class Ledger:
 def only_agent(root: Root) -> Iterator[None]:
     """Holds the lock of the one agent of *root*. Raises AgentError where another one runs."""
     path = root.run / "lock"
-    try:
-        file = path.open("ab")
+    try:  # to be read is enough for a lock: whoever ran the agent first may have been another user
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     except OSError as error:
         raise _unwritable(path, error) from error
-    with file:
+    with os.fdopen(handle) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

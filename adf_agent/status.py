@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`adf-agent status`. Returns its exit code."""
     arguments = options(argparse.ArgumentParser(prog="adf-agent status", description=f"{MEANING}.")).parse_args(argv)
     root = os.environ.get("ADF_ROOT") or "/"
+    tolerate(sys.stdout, sys.stderr)
     try:
         return _show(arguments, os.path.join(root, STATUS), os.path.join(root, TAIL))
     except (OSError, ValueError) as error:
@@ -38,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def tolerate(*streams: Any) -> None:
+    """Lets *streams* of a locale without arrows and ticks, such as C, write something in their place."""
+    for stream in streams:
+        stream.reconfigure(errors="replace")
 
 
 def options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -107,6 +114,7 @@ def screen(status: Status | None, code: int, tail: str, now: float, *, color: bo
     """The whole of *status* on one screen. *tail* holds the app's last lines, as far as this user may read them."""
     if status is None:
         return "no agent has run here\n  start it: systemctl start adf-agent"
+    status, tail = _printable(status), "\n".join(map(_printable, tail.rstrip("\n").split("\n")))
     lines = [_headline(status, code, now, color)]
     if status.get("schema") != SCHEMA:
         lines.append(f"  (written by adf-agent {status.get('version')}, a newer one than this)")
@@ -115,6 +123,18 @@ def screen(status: Status | None, code: int, tail: str, now: float, *, color: bo
     lines += [_stage(stage, now, color) for stage in status.get("stages", [])]
     lines += _error(status, tail, color)
     return "\n".join(lines)
+
+
+def _printable(value: Any) -> Any:
+    """*value* with no text in it that could move the cursor or paint: an app's last lines may hold any byte."""
+    if isinstance(value, str):
+        return "".join(
+            character if character.isprintable() or character == "\t" else "\N{REPLACEMENT CHARACTER}"
+            for character in value
+        )
+    if isinstance(value, dict):
+        return {key: _printable(part) for key, part in value.items()}
+    return [_printable(part) for part in value] if isinstance(value, list) else value
 
 
 def _headline(status: Status, code: int, now: float, color: bool) -> str:  # noqa: FBT001

@@ -95,7 +95,7 @@ class Web:
             return self._session.get(
                 url,
                 headers={"User-Agent": f"adf-agent/{__version__}", **headers},
-                auth=_Login(token),
+                auth=_Login(token if urlsplit(url).scheme == "https" else ""),  # never in the clear
                 stream=True,
                 allow_redirects=False,
                 timeout=TIMEOUT,

@@ -1,20 +1,24 @@
 """A web server on loopback whose answers a test orders, faults among them."""
 
+import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Self
+from urllib.parse import urljoin
 
 
 @dataclass(frozen=True)
 class Answer:
-    """*cut* is how many bytes of the body are sent before the connection ends, None for all."""
+    """*cut* is how many bytes of the body are sent before the connection ends, None for all; *more* comes after it."""
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: int | None = None
+    more: Iterable[bytes] = ()
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,14 @@ Route = Callable[[Asked], Answer]
 
 
 class Web:
-    """A context manager. `web.routes["/v1.tar.gz"]` answers that path; what was asked is kept in *asked*."""
+    """A context manager. `web.routes["/v1.tar.gz"]` answers that path; what was asked is kept in *asked*.
 
-    def __init__(self) -> None:
+    For a client whose proxy it is, it is every host (`web.routes["https://github.com/v1.tar.gz"]`), with TLS by the
+    *certificate* and key of that file.
+    """
+
+    def __init__(self, certificate: Path | None = None) -> None:
+        self.certificate = certificate
         self.routes: dict[str, Route] = {}
         self.posts = Answer(405)  # what any POST is answered with, as AWS's JSON services are asked
         self.asked: list[Asked] = []
@@ -49,7 +58,7 @@ class Web:
         """Answers *path* by each of *answers* in turn, by the last one from then on; returns its URL."""
         rest = list(answers)
         self.routes[path] = lambda _: rest.pop(0) if len(rest) > 1 else rest[0]
-        return self.url + path
+        return urljoin(self.url, path)
 
 
 class _Server(ThreadingHTTPServer):
@@ -57,15 +66,37 @@ class _Server(ThreadingHTTPServer):
         self.web = web
         super().__init__(("127.0.0.1", 0), _Handler)
 
+    def handle_error(self, *_: object) -> None:
+        """Nothing: clients that hang up are part of the tests."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+    origin = ""
 
     def do_GET(self) -> None:
-        asked = Asked(self.path, dict(self.headers.items()))
+        asked = Asked(self.origin + self.path, dict(self.headers.items()))
         self.server.web.asked.append(asked)
-        route = self.server.web.routes.get(self.path.partition("?")[0])
+        route = self.server.web.routes.get(asked.path.partition("?")[0])
         self._answer(route(asked) if route else Answer(404))
+
+    def do_CONNECT(self) -> None:
+        """Goes on with TLS, as the host that is asked for."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server.web.certificate or "")
+        self.send_response(200)
+        self.end_headers()
+        self.origin = f"https://{self.path.removesuffix(':443')}"
+        try:
+            self.request = context.wrap_socket(self.request, server_side=True)
+        except OSError:  # the client does not trust the certificate
+            return
+        self.setup()
+        self.close_connection = False
+
+    def finish(self) -> None:
+        super().finish()
+        self.request.close()
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -77,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(*header)
         self.end_headers()
         self.wfile.write(answer.body[: answer.cut])
+        for chunk in answer.more:
+            self.wfile.write(chunk)
 
     def log_message(self, *_: object) -> None:
         """Nothing: what was asked is kept."""
