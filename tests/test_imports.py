@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 # Data flows one way: a module imports only from those that stand before it.
 ORDER = [
     "errors", "deadline", "background", "aws", "location", "mask", "log", "notation", "manifest", "userdata",
-    "settings", "instance", "root", "state", "record", "launch", "dockerignore", "tarball", "archive", "download", "web",
-    "store", "release", "secret", "config", "lastgood", "engine", "build", "image", "container", "health", "report",
-    "stages", "boot", "supervise", "status", "cli", "__main__",
+    "settings", "instance", "root", "state", "record", "launch", "dockerignore", "tarball", "archive", "download",
+    "web", "store", "release", "secret", "config", "lastgood", "engine", "build", "image", "container", "health",
+    "report", "stages", "boot", "supervise", "status", "cli", "__main__",
 ]  # fmt: skip
 APART = {"ops", "sandbox"}
 EDGE = {"cli"} | APART  # where clients are made
