@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import Any, Generic, TypeVar
 
 from adf_agent.deadline import Deadline
-from adf_agent.errors import Stopped
+from adf_agent.errors import AgentError, Stopped
 
 T = TypeVar("T")
 CLEAR_SECONDS = 12.0  # more than build.CANCEL_SECONDS
@@ -39,6 +39,11 @@ class Task(Generic[T]):
     def failed(self) -> bool:
         return self.future.done() and self.future.exception() is not None
 
+    def settled(self, deadline: Deadline) -> T:
+        """What the call returned. Raises what it raised, or as `settle`."""
+        settle([self], deadline)
+        return self.value
+
     def result(self, deadline: Deadline) -> T:
         """What the call returned or raised. Raises Stopped, or TimeoutError at the deadline; the call then goes on."""
         while not self.future.done():
@@ -49,18 +54,27 @@ class Task(Generic[T]):
         return self.future.result()
 
 
-def settle(tasks: Sequence[Task[Any]], stop: threading.Event) -> None:
-    """Waits until all *tasks* have ended well. Where one fails, stops the others by *stop* and raises its error.
+def settle(tasks: Sequence[Task[Any]], deadline: Deadline) -> None:
+    """Waits until all *tasks* have ended well. Where one fails, stops the others and raises its error.
 
-    Each task keeps its deadline by itself, as only it can say what it was waiting for.
+    Each task keeps the deadline by itself, as only it can say what it was waiting for; one that doesn't, as Docker or
+    AWS hangs, is left behind CLEAR_SECONDS later. Raises Stopped, or AgentError.
     """
     futures = [task.future for task in tasks]
     waiting: set[Future[Any]] = set(futures)
-    while waiting and not stop.is_set():
+    while waiting and not deadline.stop.is_set():
         done, waiting = wait(waiting, LOOK_SECONDS, FIRST_EXCEPTION)
         if any(future.exception() for future in done):
-            stop.set()
-    if stop.is_set():
+            deadline.stop.set()
+        if waiting and deadline.overdue() > CLEAR_SECONDS:
+            deadline.stop.set()
+            raise AgentError(
+                "the boot's time is over, and what was asked last does not answer",
+                hint="See `systemctl status docker`.",
+                cause="host",
+                transient=True,
+            )
+    if deadline.stop.is_set():
         done, _ = wait(futures, CLEAR_SECONDS)  # for a build to be taken back, a part of a file to be removed
         errors = [future.exception() for future in futures if future in done]
         raise next((error for error in errors if error and not isinstance(error, Stopped)), Stopped())

@@ -8,8 +8,9 @@ from adf_agent.background import Task, settle
 from adf_agent.container import Container
 from adf_agent.deadline import Deadline
 from adf_agent.errors import Stage
+from adf_agent.host import Host
 from adf_agent.record import HasFact, Record
-from adf_agent.stages import Host, Stages
+from adf_agent.stages import Stages
 from adf_agent.state import Ledger
 
 T = TypeVar("T", bound=HasFact)
@@ -21,29 +22,31 @@ def boot(host: Host, record: Record, ledger: Ledger, deadline: Deadline) -> Cont
     Raises AgentError or Stopped; what was started is gone then, but for a container under `ADF_ON_FAILURE=hold`.
     """
 
-    def stage(name: Stage, call: Callable[[], T]) -> T:
+    def stage(name: Stage, call: Callable[[], T]) -> Task[T]:
         deadline.check()
-        return record.stage(name, call)
+        return Task(lambda: record.stage(name, call))
 
     launched = stage(
         "settings", lambda: launch.read(host.root, host.metadata(deadline), host.ec2, ledger.tags(), deadline)
-    )
-    do = Stages(host, record, ledger, launched, deadline.lasting(launched.settings.boot_timeout))
+    ).settled(deadline)
+    deadline = deadline.lasting(launched.settings.boot_timeout)
+    do = Stages(host, record, ledger, launched, deadline)
     do.introduce()
-    docker = Task(lambda: stage("docker", do.docker))
-    if do.in_service_already():
-        settle([docker], deadline.stop)
-        if adopted := do.adopt(docker.value):
-            stage("container", lambda: adopted)
-            stage("health", lambda: do.health_of_adopted(docker.value, adopted))
-            return adopted
+    docker = stage("docker", do.docker)
+    if do.in_service_already() and (adopted := Task(lambda: do.adopt(docker.settled(deadline))).settled(deadline)):
+        stage("container", lambda: adopted).settled(deadline)
+        stage("health", lambda: do.health_of_adopted(docker.value, adopted)).settled(deadline)
+        return adopted
     with release.kept(host.root.var):
-        fetched = Task(lambda: stage("release", lambda: do.release(docker)))
-        configured = Task(lambda: stage("config", do.config) if launched.settings.app else None)
-        settle([docker, fetched], deadline.stop)
-        built = Task(lambda: stage("image", lambda: do.image(docker.value, fetched.value)))
-        settle([built, configured], deadline.stop)
+        fetched = stage("release", lambda: do.release(docker))
+        configured = stage("config", do.config) if launched.settings.app else Task(lambda: None)
+        settle([docker, fetched], deadline)
+        built = stage("image", lambda: do.image(docker.value, fetched.value))
+        settle([built, configured], deadline)
+    read = configured.value
     with do.undone_on_failure(docker.value):
-        started = stage("container", lambda: do.container(docker.value, fetched.value, built.value, configured.value))
-        stage("health", lambda: do.health(docker.value, fetched.value, built.value, started, configured.value))
+        started = stage("container", lambda: do.container(docker.value, fetched.value, built.value, read)).settled(
+            deadline
+        )
+        stage("health", lambda: do.health(docker.value, fetched.value, built.value, started, read)).settled(deadline)
     return started

@@ -21,8 +21,11 @@ from adf_agent.manifest import Build
 
 KEPT_BYTES = 2 << 20  # of a build's output; what failed stands at the end
 TAIL_LINES = 50
+IID_SUFFIX = ".iid"
 PIPE_BYTES = 1 << 20  # Linux' most for a user; with its usual 64 KiB a large context waits at each step
-CANCEL_SECONDS = 10.0  # for the docker command to take its build back; measured: well under one
+CANCEL_SECONDS = (
+    2.0  # for the docker command to end; that of 20.10 waits for a RUN step, which ends with it all the same
+)
 _STEP = re.compile(r"did not complete successfully|executor failed running|returned a non-zero code")
 _WANTS_BUILDKIT = re.compile(r"requires BuildKit|Unknown flag", re.IGNORECASE)
 
@@ -75,14 +78,13 @@ class Builder:
             )
         return cls(engine.client, None if wanted == "classic" else engine.buildkit, folder)
 
-    @staticmethod
-    def iid_in(folder: Path) -> Path:
-        """Where the id of an image is that was built and may not have been tagged yet."""
-        return folder / "build.iid"
-
     @property
     def iid_file(self) -> Path:
-        return self.iid_in(self.folder)
+        """Holds the id of an image that was built and may not be tagged yet.
+
+        One a process: the docker command of an agent that was killed goes on, and may write its own late.
+        """
+        return self.folder / f"{os.getpid()}{IID_SUFFIX}"
 
     def build(self, options: Build, context: Iterator[bytes], output: Output, deadline: Deadline) -> str:
         """The id of the image built from *context*, a tar in chunks; it has no tag yet.
@@ -104,7 +106,7 @@ class Builder:
 
     def _buildkit(self, command: list[Path | str], context: Iterator[bytes], output: Output, deadline: Deadline) -> str:
         self.iid_file.unlink(missing_ok=True)
-        with subprocess.Popen(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -112,16 +114,16 @@ class Builder:
             env=self._environment(),
             start_new_session=True,  # Ctrl-C is ours to handle
             pipesize=PIPE_BYTES,
-        ) as process:
-            feeding = Task(lambda: _feed(process, context))
-            reading = Task(lambda: _read(process, output))
-            try:
-                reading.result(deadline)
-            except BaseException:
-                _cancel(process)
-                raise
+        )
+        feeding = Task(lambda: _feed(process, context))
+        reading = Task(lambda: _read(process, output))
+        try:
+            reading.result(deadline)
             code = process.wait()
             feeding.result(deadline)  # first, as a context that broke off may build all the same
+        except BaseException:
+            _cancel(process)
+            raise
         if code != 0:
             raise _failure(output)
         return self.iid_file.read_text().strip()
@@ -136,32 +138,36 @@ class Builder:
     def _classic(self, options: Build, context: Iterator[bytes], output: Output, deadline: Deadline) -> str:
         def run() -> str:
             image = ""
-            for event in self.client.api.build(
-                fileobj=context,
-                custom_context=True,
-                dockerfile=options.dockerfile,
-                target=options.target,
-                buildargs=dict(options.args),
-                rm=True,
-                forcerm=True,
-                decode=True,
-                timeout=None,  # a step may be silent for as long as the deadline allows
-            ):
-                output.add(event.get("stream") or event.get("error") or event.get("status") or "")
-                if "error" in event:
-                    raise _failure(output)
-                image = event.get("aux", {}).get("ID", image)
+            with asking("building the image", ImageError):
+                for event in self._events(options, context):
+                    output.add(event.get("stream") or event.get("error") or event.get("status") or "")
+                    if "error" in event:
+                        raise _failure(output)
+                    image = event.get("aux", {}).get("ID", image)
+            self.iid_file.write_text(image)
             return image
 
         try:
-            with asking("building the image", ImageError):
-                self.iid_file.write_text(Task(run).result(deadline))
+            return Task(run).result(deadline)
         except ImageError as error:
             if not isinstance(error.__cause__, APIError):
                 raise
             output.add(str(error.__cause__.explanation))
             raise _failure(output) from error
-        return self.iid_file.read_text()
+
+    def _events(self, options: Build, context: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+        events: Iterator[dict[str, Any]] = self.client.api.build(
+            fileobj=context,
+            custom_context=True,
+            dockerfile=options.dockerfile,
+            target=options.target,
+            buildargs=dict(options.args),
+            rm=True,
+            forcerm=True,
+            decode=True,
+            timeout=None,  # a step may be silent for as long as the deadline allows
+        )
+        return events
 
 
 def arguments(options: Build, iid_file: Path) -> list[str]:
@@ -176,27 +182,35 @@ def _feed(process: "subprocess.Popen[bytes]", context: Iterator[bytes]) -> None:
     try:
         for chunk in context:
             process.stdin.write(chunk)
-        process.stdin.close()
     except BrokenPipeError:
         return  # the build failed early; its exit code says so
     except BaseException:
-        process.kill()  # it would wait for the rest for ever
+        _signal(process, signal.SIGKILL)  # before its input ends: half a context builds too
         raise
+    finally:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def _read(process: "subprocess.Popen[bytes]", output: Output) -> None:
     assert process.stdout is not None  # noqa: S101  PIPE above
-    for line in process.stdout:
-        output.add(line.decode(errors="replace"))
+    with process.stdout:
+        for line in process.stdout:
+            output.add(line.decode(errors="replace"))
 
 
 def _cancel(process: "subprocess.Popen[bytes]") -> None:
-    with suppress(ProcessLookupError):  # it has ended
-        os.killpg(process.pid, signal.SIGTERM)  # its plug-in too
+    _signal(process, signal.SIGTERM)
     try:
         process.wait(CANCEL_SECONDS)
     except subprocess.TimeoutExpired:
-        process.kill()
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has ended
+        os.killpg(process.pid, number)  # its plug-in too
 
 
 def _failure(output: Output) -> ImageError:

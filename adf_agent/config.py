@@ -164,7 +164,15 @@ def _items(partition: str, table: str, clients: Clients) -> list[Item]:
     }
     with _asking_table("Query", table, clients.region):
         answers = pages(clients.dynamodb.query, request, "LastEvaluatedKey", "ExclusiveStartKey")
-        return [item for page in answers for item in page["Items"]]
+        try:
+            return [item for page in answers for item in page["Items"]]
+        except KeyError as error:
+            raise ConfigError(
+                f"dynamodb:Query on table {table} was answered by something that is not DynamoDB",
+                hint="See HTTPS_PROXY, AWS_ENDPOINT_URL_DYNAMODB and the VPC's endpoints.",
+                cause="dependency",
+                transient=True,
+            ) from error
 
 
 def _form(name: str, item: Item) -> tuple[Form, Any]:

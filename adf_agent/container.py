@@ -1,140 +1,26 @@
-"""The app's container: what it shall be, decided purely; then run, adopted, stopped, and its last lines read."""
+"""The app's container: run, adopted, stopped, and its last lines read."""
 
 import math
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from docker.errors import NotFound
-from docker.types import LogConfig
-from docker.types import Ulimit as DockerUlimit
+from docker.errors import APIError, NotFound
 
-from adf_agent.config import AppConfig
 from adf_agent.engine import FAULTS, asking
 from adf_agent.errors import ContainerError
-from adf_agent.image import Image
-from adf_agent.instance import Identity
-from adf_agent.launch import Launch
-from adf_agent.manifest import Container as Wishes
-from adf_agent.notation import Port, Ulimit, Volume
-from adf_agent.settings import Settings
+from adf_agent.notation import Port
+from adf_agent.spec import Spec
 
 NAME = "adf-app"
-TAIL_LINES = 50
-# Of each file; the engine's own default for `local` is five of 20 MB, for `json-file` no limit at all.
-ROTATION = {"max-size": "20m", "max-file": "5"}
+TAIL_LINES, TAIL_BYTES = 50, 64 << 10
 _TAKEN = re.compile(r":(\d+)(?::| failed:).*(?:port is already allocated|address already in use)")
 _NO_COMMAND = re.compile(
     r"executable file not found|no such file or directory|[Nn]o command specified|permission denied"
 )
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A container as it shall run."""
-
-    name: str
-    image: str
-    environment: Mapping[str, str] = field(repr=False)  # may hold secrets
-    ports: tuple[Port, ...]
-    address: str
-    command: tuple[str, ...] | None
-    memory: int | None
-    cpus: float | None
-    user: str | None
-    read_only: bool
-    volumes: tuple[Volume, ...]
-    ulimits: tuple[Ulimit, ...]
-    stop_timeout: float
-    log_driver: str
-    log_opts: Mapping[str, str]
-    labels: Mapping[str, str]
-
-    def arguments(self) -> dict[str, Any]:
-        """For `docker.APIClient.create_container`, but for the host's part."""
-        return {
-            "name": self.name,
-            "image": self.image,
-            "environment": dict(self.environment),
-            "ports": [(port.container, port.protocol) for port in self.ports],
-            "command": list(self.command) if self.command else None,
-            "user": self.user,
-            "labels": dict(self.labels),
-            "stop_timeout": math.ceil(self.stop_timeout),  # for whoever else stops it: the engine, at a shutdown
-        }
-
-    def host(self) -> dict[str, Any]:
-        """For `docker.APIClient.create_host_config`. There is no restart policy: the agent alone supervises."""
-        return {
-            "port_bindings": self._bindings(),
-            "mem_limit": self.memory,
-            "nano_cpus": int(self.cpus * 1e9) if self.cpus else None,
-            "read_only": self.read_only,
-            "binds": [f"{each.source}:{each.target}:{'ro' if each.read_only else 'rw'}" for each in self.volumes],
-            "ulimits": [DockerUlimit(name=each.name, soft=each.soft, hard=each.hard) for each in self.ulimits],
-            "log_config": LogConfig(type=self.log_driver, config=dict(self.log_opts)),
-        }
-
-    def _bindings(self) -> dict[str, list[tuple[str, int]]]:
-        bindings: dict[str, list[tuple[str, int]]] = {}
-        for port in self.ports:
-            bindings.setdefault(f"{port.container}/{port.protocol}", []).append((self.address, port.host))
-        return bindings
-
-
-def specify(
-    launched: Launch,
-    wishes: Wishes,
-    image: Image,
-    config: AppConfig | None,
-    digest: str,
-    name: str,
-) -> Spec:
-    """What to run: settings, which outrank adf.toml's *wishes*, then the image; and the app's config."""
-    settings, identity = launched.settings, launched.identity
-    ports = settings.publish if settings.publish is not None else wishes.publish or image.ports
-    return Spec(
-        name=name,
-        image=image.tag,
-        environment=_environment(settings, config, identity, ports),
-        ports=ports,
-        address=settings.publish_address,
-        command=wishes.command,
-        memory=wishes.memory,
-        cpus=wishes.cpus,
-        user=wishes.user,
-        read_only=wishes.read_only,
-        volumes=wishes.volumes,
-        ulimits=wishes.ulimits,
-        stop_timeout=wishes.stop_timeout,
-        log_driver=settings.log_driver,
-        log_opts={**(ROTATION if settings.log_driver in ("local", "json-file") else {}), **settings.log_opts},
-        labels={
-            "adf.app": settings.app or "",
-            "adf.release": settings.release,
-            "adf.digest": digest,
-            "adf.config": config.fingerprint if config else "",
-            "adf.instance": identity.instance_id,
-        },
-    )
-
-
-def _environment(
-    settings: Settings, config: AppConfig | None, identity: Identity, ports: tuple[Port, ...]
-) -> dict[str, str]:
-    port = {"PORT": str(ports[0].container)} if len(ports) == 1 else {}
-    return {
-        **port,
-        "AWS_REGION": identity.region,
-        **(config.environment() if config else {}),
-        "ADF_APP": settings.app or "",
-        "ADF_RELEASE": settings.release,
-        "ADF_INSTANCE_ID": identity.instance_id,
-    }
 
 
 @dataclass(frozen=True)
@@ -183,6 +69,12 @@ def _meaning(error: ContainerError) -> ContainerError:
             hint="Check CMD and ENTRYPOINT in the Dockerfile.",
             cause="app",
         )
+    if isinstance(error.__cause__, APIError):
+        return ContainerError(
+            error.sentence,
+            hint="Check [container] in adf.toml, ADF_PUBLISH_ADDRESS and ADF_LOG_DRIVER; and `journalctl -u docker`.",
+            cause="settings" if error.__cause__.is_client_error() else "host",
+        )
     return error
 
 
@@ -229,11 +121,11 @@ def remove(client: Any, name: str) -> None:
 
 
 def last_words(client: Any, container_id: str) -> tuple[str, ...]:
-    """The container's last 50 lines; none where Docker or its log driver has none."""
-    try:
-        output: bytes = client.api.logs(container_id, tail=TAIL_LINES)
-    except FAULTS:
-        return ()
+    """The container's last 50 lines, of TAIL_BYTES at most, as a line has no limit; none where Docker has none."""
+    output = b""
+    with suppress(*FAULTS):
+        for chunk in client.api.logs(container_id, stream=True, follow=False, tail=TAIL_LINES):
+            output = (output + chunk)[-TAIL_BYTES:]
     return tuple(output.decode(errors="replace").splitlines())
 
 

@@ -37,6 +37,10 @@ class Deadline:
         """Seconds left, never negative."""
         return max(0.0, self._start + self.seconds - self._clock())
 
+    def overdue(self) -> float:
+        """Seconds since it passed, never negative."""
+        return max(0.0, self._clock() - self._start - self.seconds)
+
     def expired(self) -> bool:
         return self.remaining() == 0.0
 

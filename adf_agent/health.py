@@ -5,6 +5,7 @@ import http.client
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from adf_agent.settings import Settings
 FIRST_SECONDS = 0.02  # a small app answers within tens of milliseconds of its start
 GROWTH = 1.5
 LINGER_SECONDS = 0.05  # docker-proxy accepts for a port that nobody listens on, and hangs up within a millisecond
+STEADY_SECONDS = 2.0  # that an app without port and HEALTHCHECK must live, as nothing else can be known of it
 SHOWN_BYTES = 200  # of a wrong answer's body
 HTTP_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}  # the app may send others
 
@@ -79,7 +81,8 @@ def choose(settings: Settings, health: Health, image: Image, running: Container)
 def asker(client: Any, running: Container, probe: Probe | None, timeout: float) -> Callable[[], Answer]:
     """A function that asks *probe* once, within *timeout* seconds."""
     if probe is None:
-        return lambda: _alive(client, running)
+        up = time.monotonic() + STEADY_SECONDS
+        return lambda: _alive(client, running, steady=time.monotonic() >= up)
     if probe.kind == "docker":
         return lambda: _healthcheck(client, running)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(running.address, running.address)  # noqa: S104  compared
@@ -99,6 +102,8 @@ def _http(host: str, port: int, path: str, timeout: float) -> Answer:
     try:
         connection.request("GET", path, headers={"User-Agent": f"adf-agent/{__version__}", "Connection": "close"})
         response = connection.getresponse()
+        if late.finished.is_set():  # http.client takes a connection cut in the headers for their end
+            return Answer(healthy=False, text=f"{asked}: no answer in time")
         body = b"" if response.status < 400 else response.read(SHOWN_BYTES)  # noqa: PLR2004  HTTP's own line
     except (OSError, http.client.HTTPException) as error:
         return Answer(healthy=False, text=f"{asked}: {_words(TimeoutError() if late.finished.is_set() else error)}")
@@ -148,12 +153,14 @@ def _healthcheck(client: Any, running: Container) -> Answer:
     return Answer(status == "healthy", f"HEALTHCHECK: {status}", _line(b"".join(outputs[-1:]))[:SHOWN_BYTES])
 
 
-def _alive(client: Any, running: Container) -> Answer:
+def _alive(client: Any, running: Container, *, steady: bool) -> Answer:
     try:
         alive = container.running(client, running.id)
     except ContainerError as error:
         return Answer(healthy=False, text=error.sentence)
-    return Answer(alive, "running, with no port and no HEALTHCHECK to ask" if alive else "not running")
+    if not alive:
+        return Answer(healthy=False, text="not running")
+    return Answer(steady, f"running for {STEADY_SECONDS:.0f} s, with no port and no HEALTHCHECK to ask")
 
 
 def wait(client: Any, running: Container, probe: Probe | None, health: Health, deadline: Deadline) -> Healthy:

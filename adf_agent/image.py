@@ -88,7 +88,7 @@ def provide(
         built = deadline.retry(lambda: _build(release, builder, deadline))
         return deadline.retry(lambda: _tagged(engine.client, release.digest, built, "built", ledger))
     finally:
-        discard_unfinished(engine.client, builder.iid_file)
+        discard_unfinished(engine.client, builder.folder)
 
 
 def _pulled(client: Any, release: Release, ledger: Ledger, deadline: Deadline) -> Image:
@@ -124,24 +124,24 @@ def _pull(client: Any, reference: str, deadline: Deadline) -> str:
     """The id of the image pulled from a registry, with Docker's own logins (`DOCKER_CONFIG`)."""
 
     def run() -> str:
-        for event in client.api.pull(reference, stream=True, decode=True):
-            if "error" in event:
-                raise _pull_failure(reference, event["error"])
-        return str(client.api.inspect_image(reference)["Id"])
+        with asking(f"pulling {reference}", ImageError):
+            for event in client.api.pull(reference, stream=True, decode=True):
+                if "error" in event:
+                    raise _pull_failure(reference, event["error"])
+            return str(client.api.inspect_image(reference)["Id"])
 
     try:
-        with asking(f"pulling {reference}", ImageError):
-            return Task(run).result(deadline)
+        return Task(run).result(deadline)
+    except TimeoutError as error:
+        raise ImageError(
+            f"{reference} was not pulled when the boot's time was over",
+            hint="Raise ADF_BOOT_TIMEOUT, or see how far away the registry is.",
+            cause="dependency",
+            transient=True,
+        ) from error
     except ImageError as error:
         if isinstance(error.__cause__, APIError):
             raise _pull_failure(reference, str(error.__cause__.explanation)) from error
-        if isinstance(error.__cause__, TimeoutError):
-            raise ImageError(
-                f"{reference} was not pulled when the boot's time was over",
-                hint="Raise ADF_BOOT_TIMEOUT, or see how far away the registry is.",
-                cause="dependency",
-                transient=True,
-            ) from error
         raise
 
 
@@ -214,10 +214,11 @@ def _available_memory() -> int:
     return int(lines["MemAvailable"].split()[0]) << 10
 
 
-def discard_unfinished(client: Any, iid_file: Path) -> None:
-    """Removes the image whose id is in *iid_file*, where it was built and never tagged; and the file."""
-    with suppress(OSError, *FAULTS):
-        name = iid_file.read_text().strip()
-        if not client.api.inspect_image(name)["RepoTags"]:
-            client.api.remove_image(name)
-    iid_file.unlink(missing_ok=True)
+def discard_unfinished(client: Any, folder: Path) -> None:
+    """Removes each image whose id is in *folder*, as it was built and never tagged; and the files that say so."""
+    for iid_file in folder.glob(f"*{build.IID_SUFFIX}"):
+        with suppress(OSError, *FAULTS):
+            name = iid_file.read_text().strip()
+            if not client.api.inspect_image(name)["RepoTags"]:
+                client.api.remove_image(name)
+        iid_file.unlink(missing_ok=True)

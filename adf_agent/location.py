@@ -217,7 +217,7 @@ def _stem(parts: SplitResult) -> str:
 def _name(text: str) -> str:
     """*text*, a ref or a file's name, as a release name; empty where it makes none."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", text)
-    return name if re.fullmatch(NAME, name) else ""
+    return name if re.fullmatch(NAME, name) and name.strip(".") else ""
 
 
 def _zip() -> SettingsError:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from adf_agent import location
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>\\]+")
+URL = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,15}://[^\s'\"<>\\]+")
 LEAST_LINE = 8  # characters; of a secret of several lines (a private key), each that is no mere bracket is masked
 
 

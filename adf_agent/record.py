@@ -71,6 +71,9 @@ class Record:
         log.error("boot.failed", **parts, exit_code=error.exit_code)
         with suppress(AgentError):  # a full disk must not hide the reason: /run is in memory
             self._keep(error.log_tail)
+        with self._lock:
+            for entry in self._parts["stages"]:
+                entry.update(state="stopped" if entry["state"] == "running" else entry["state"])
         self.add(phase="failed", error={**parts, "exit_code": error.exit_code, "lines": len(error.log_tail)})
 
     def _keep(self, lines: Iterable[str]) -> None:

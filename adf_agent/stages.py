@@ -7,11 +7,10 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 import structlog
 
-from adf_agent import config, container, engine, health, image, lastgood, release, secret, store
+from adf_agent import config, container, engine, health, image, lastgood, release, secret, spec, store
 from adf_agent.background import Task, settle
 from adf_agent.build import Builder
 from adf_agent.config import AppConfig
@@ -21,31 +20,19 @@ from adf_agent.download import Source
 from adf_agent.engine import Engine
 from adf_agent.errors import AgentError, ConfigError, ImageError, ReleaseError
 from adf_agent.health import Healthy
+from adf_agent.host import Host
 from adf_agent.image import Image
-from adf_agent.instance import DescribesTags, Metadata
 from adf_agent.launch import Launch
 from adf_agent.manifest import Manifest
 from adf_agent.record import Record
 from adf_agent.release import Release
-from adf_agent.root import Root, boot_id
+from adf_agent.root import boot_id
 from adf_agent.state import Ledger
 
 STOP_SECONDS = 10.0  # for a container that never was in service: no request is in it
 UNDO_SECONDS = 15.0  # for all that is undone after a failure, also where Docker hangs
 LAST_CONFIG_SECONDS = 30.0  # to read the config anew, where there is one to fall back on
 log = structlog.get_logger()
-
-
-class Host(Protocol):
-    """What a boot acts on. Clients are made when they are asked for, those of AWS for a region."""
-
-    root: Root
-
-    def metadata(self, deadline: Deadline) -> Metadata: ...
-    def docker(self, timeout: float) -> Any: ...
-    def ec2(self, region: str) -> DescribesTags: ...
-    def s3(self, region: str) -> Any: ...
-    def config(self, region: str) -> config.Clients: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +69,9 @@ class Stages:
             self.deadline.retry(lambda: container.remove(reached.client, former.container_id))
             lastgood.forget(self.host.root)
         self.ledger.note(instance_id=self.launched.identity.instance_id)
-        image.discard_unfinished(reached.client, Builder.iid_in(self.host.root.var))
+        if not self.ledger.state.in_service:  # a crash may have left it, running and known to nobody
+            self.deadline.retry(lambda: container.remove(reached.client, self._container_name()))
+        image.discard_unfinished(reached.client, self.host.root.var)
         return reached
 
     def in_service_already(self) -> bool:
@@ -113,7 +102,7 @@ class Stages:
     def release(self, docker: Task[Engine]) -> Release:
         """The release; the one recorded here where RELEASE_URL is unchanged and the image at hand."""
         if self._recorded_url():
-            settle([docker], self.deadline.stop)
+            settle([docker], self.deadline)
             if self.deadline.retry(lambda: image.find(docker.value.client, self.ledger.state.image)):
                 return self._introduced(self._recorded())
         elif self.ledger.state.url_digest:
@@ -150,19 +139,21 @@ class Stages:
         choose = functools.partial(Builder.choose, wanted, reached, folder)
         provided = image.provide(reached, released, choose, self.ledger, self.deadline)
         digest = provided.tag.partition(":")[2]
-        self.ledger.note(url_digest=self._url_digest(), release_digest=digest, manifest=released.manifest.text)
+        # From here on what may still run, a former release's container, is no more what is recorded.
+        recorded = {"url_digest": self._url_digest(), "release_digest": digest, "manifest": released.manifest.text}
+        self.ledger.note(**recorded, in_service=False)
         self._introduced(dataclasses.replace(released, digest=digest))
         return provided
 
     def container(self, reached: Engine, released: Release, built: Image, read: AppConfig | None) -> Container:
         """The container, made anew: a restart of the instance means new config."""
         wishes, digest = released.manifest.container, self.ledger.state.release_digest
-        spec = container.specify(self.launched, wishes, built, read, digest, self._container_name())
+        wanted = spec.specify(self.launched, wishes, built, read, digest, self._container_name())
         former, tags = self.ledger.state.container_id, self.launched.described
         self.deadline.retry(lambda: container.remove(reached.client, former))
         told = "" if tags is None else json.dumps(dict(tags))
         self.ledger.note(in_service=False, boot_id=boot_id(), container_id="", tags=told)
-        started = self.deadline.retry(lambda: container.run(reached.client, spec))
+        started = self.deadline.retry(lambda: container.run(reached.client, wanted))
         self.ledger.note(container_id=started.id)
         self._introduce_container(started)
         return started

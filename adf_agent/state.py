@@ -40,9 +40,13 @@ def write(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
 
     *durable*: a crash of the machine too. Raises AgentError.
     """
+    part = path.with_name(f".{path.name}.part")
     try:
-        _replace(path, data, mode, durable)
+        _fill(part, data, mode, durable)
+        part.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise AgentError(
             f"{path} can't be written: {error.strerror}",
@@ -51,8 +55,7 @@ def write(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
         ) from error
 
 
-def _replace(path: Path, data: bytes, mode: int, durable: bool) -> None:  # noqa: FBT001  write's own
-    part = path.with_name(f".{path.name}.part")
+def _fill(part: Path, data: bytes, mode: int, durable: bool) -> None:  # noqa: FBT001  write's own
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(handle, "wb") as file:
         os.fchmod(handle, mode)  # the umask must not narrow what other users are to read
@@ -60,7 +63,6 @@ def _replace(path: Path, data: bytes, mode: int, durable: bool) -> None:  # noqa
         if durable:
             file.flush()
             os.fsync(handle)
-    part.replace(path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     tolerate(sys.stdout, sys.stderr)
     try:
         return _show(arguments, os.path.join(root, STATUS), os.path.join(root, TAIL))
-    except (OSError, ValueError) as error:
-        print(f"adf-agent: the status can't be read: {error}\n  → See the owner and mode of the file.", file=sys.stderr)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:  # or not what we wrote
+        print(f"adf-agent: the status can't be read: {error}\n  → See {os.path.join(root, STATUS)}.", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return 130

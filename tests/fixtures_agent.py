@@ -18,7 +18,7 @@ from web import Web
 
 from adf_agent.sandbox.cloud import Cloud
 
-BASE = "adf-test/base"
+BASE = f"adf-test/base:{os.getpid()}"  # of its own, as two runs may share an engine
 SERVE = 'CMD ["/bin/httpd", "-f", "-p", "8000", "-h", "/www"]'
 DOCKERFILE = f"FROM {BASE}\nCOPY www /www\nEXPOSE 8000\nSTOPSIGNAL SIGKILL\n{SERVE}\n"
 Files = Mapping[str, str | bytes]
@@ -97,7 +97,11 @@ class Machine:
     def run(self, *arguments: str, **environment: str) -> Booted:
         """Runs `adf-agent ARGUMENTS…` to its end."""
         with self.start(*arguments, **environment) as process:
-            out, log = process.communicate(timeout=120)
+            try:
+                out, log = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
         return Booted(process.returncode, self.status(), log, out)
 
     def boot(self, **settings: object) -> Booted:

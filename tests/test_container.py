@@ -8,15 +8,16 @@ from typing import Any
 import docker
 import pytest
 
-from adf_agent import container, settings
+from adf_agent import container, settings, spec
 from adf_agent.config import AppConfig, Value
-from adf_agent.container import NAME, ROTATION, Spec
+from adf_agent.container import NAME
 from adf_agent.errors import ContainerError
 from adf_agent.image import Image
 from adf_agent.instance import Identity
 from adf_agent.launch import Launch
 from adf_agent.manifest import Manifest
 from adf_agent.notation import Port
+from adf_agent.spec import ROTATION, Spec
 
 DIGEST = "ab" * 32
 ME = Identity("i-0abc", "eu-west-1", "123456789012", "eu-west-1a", "ami-1", "t3.micro", "10.0.0.1")
@@ -36,7 +37,7 @@ def specified(
     given = {"RELEASE_URL": "https://dl.example.com/v1.tar.gz", **user_data}
     ports = tuple(Port.parse(port) for port in exposed.split())
     values = {key: Value(text, secret=False, origin="base") for key, text in (config or {}).items()}
-    return container.specify(
+    return spec.specify(
         Launch(ME, settings.resolve(given, {}, {}), (), None),
         Manifest.parse(f"[container]\n{toml}".encode()).container,
         Image(image, "sha256:1", 1, ports, healthcheck=False, how="built"),

@@ -269,8 +269,8 @@ def test_tasks_that_end_well_are_all_waited_for() -> None:
     first = Task(lambda: 1)
     second = Task(lambda: first.result(within(10)) + 1)
     stop = threading.Event()
-    settle([second, first], stop)
-    settle([], stop)
+    settle([second, first], Deadline(60, stop))
+    settle([], Deadline(60, stop))
     assert (first.value, second.value) == (1, 2)
     assert not stop.is_set()
 
@@ -286,7 +286,7 @@ def test_the_first_failure_stops_the_others_and_is_the_one_raised() -> None:
 
     before = time.monotonic()
     with pytest.raises(DockerError) as caught:
-        settle([download, Task(fail)], stop)
+        settle([download, Task(fail)], Deadline(60, stop))
     assert caught.value is error
     assert stop.is_set()
     assert time.monotonic() - before < 1
@@ -300,7 +300,7 @@ def test_tasks_that_were_stopped_have_not_failed() -> None:
     tasks = [Task(lambda: within(60, stop).wait(60)) for _ in range(3)]
     stop.set()
     with pytest.raises(Stopped):
-        settle(tasks, stop)
+        settle(tasks, Deadline(60, stop))
 
 
 def test_a_failure_outweighs_those_that_it_stopped() -> None:
@@ -313,7 +313,7 @@ def test_a_failure_outweighs_those_that_it_stopped() -> None:
 
     tasks = [Task(stopped) for stopped in (within(60, stop).check, fail, within(60, stop).check)]
     with pytest.raises(DockerError):
-        settle(tasks, stop)
+        settle(tasks, Deadline(60, stop))
 
 
 def test_a_task_that_is_stopped_has_time_to_clear_up() -> None:
@@ -332,5 +332,5 @@ def test_a_task_that_is_stopped_has_time_to_clear_up() -> None:
         raise ConfigError("denied")
 
     with pytest.raises(ConfigError):
-        settle([Task(download), Task(fail)], stop)
+        settle([Task(download), Task(fail)], Deadline(60, stop))
     assert cleared == ["the file"]

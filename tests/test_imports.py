@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 ORDER = [
     "errors", "deadline", "background", "aws", "location", "mask", "log", "notation", "manifest", "userdata",
     "settings", "instance", "root", "state", "record", "launch", "dockerignore", "tarball", "archive", "download",
-    "web", "store", "release", "secret", "config", "lastgood", "engine", "build", "image", "container", "health",
-    "report", "stages", "boot", "supervise", "status", "cli", "__main__",
+    "web", "store", "release", "secret", "config", "lastgood", "engine", "build", "image", "spec", "container",
+    "health", "report", "host", "stages", "boot", "supervise", "status", "cli", "__main__",
 ]  # fmt: skip
 APART = {"ops", "sandbox"}
 EDGE = {"cli"} | APART  # where clients are made

@@ -12,7 +12,6 @@ import docker
 from docker.errors import APIError, DockerException
 
 from adf_agent import image, state
-from adf_agent.build import Builder
 from adf_agent.errors import DockerError
 from adf_agent.root import Root
 from adf_agent.sandbox.cloud import Cloud
@@ -102,7 +101,7 @@ def _containers(client: Any, instance_id: str) -> Iterator[str]:
 
 
 def _images(client: Any, root: Root) -> Iterator[str]:
-    image.discard_unfinished(client, Builder.iid_in(root.var))
+    image.discard_unfinished(client, root.var)
     for name in state.load(root).images:
         with suppress(APIError):  # never built, or in another's use
             client.api.remove_image(name)
