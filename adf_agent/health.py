@@ -96,25 +96,27 @@ def _http(host: str, port: int, path: str, timeout: float) -> Answer:
     """Healthy is any answer from 200 to 399, as for a load balancer that was told so; redirects aren't followed."""
     asked = f"GET http://{host}:{port}{path}"
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
-    late = threading.Timer(timeout, lambda: _hang_up(connection))  # a time-out of each read alone lets a drip go on
-    late.daemon = True
-    late.start()
+    late = threading.Event()
+    timer = threading.Timer(timeout, _hang_up, (connection, late))  # a time-out of each read alone lets a drip go on
+    timer.daemon = True
+    timer.start()
     try:
         connection.request("GET", path, headers={"User-Agent": f"adf-agent/{__version__}", "Connection": "close"})
         response = connection.getresponse()
-        if late.finished.is_set():  # http.client takes a connection cut in the headers for their end
+        if late.is_set():  # http.client takes a connection cut in the headers for their end
             return Answer(healthy=False, text=f"{asked}: no answer in time")
         body = b"" if response.status < 400 else response.read(SHOWN_BYTES)  # noqa: PLR2004  HTTP's own line
     except (OSError, http.client.HTTPException) as error:
-        return Answer(healthy=False, text=f"{asked}: {_words(TimeoutError() if late.finished.is_set() else error)}")
+        return Answer(healthy=False, text=f"{asked}: {_words(TimeoutError() if late.is_set() else error)}")
     finally:
-        late.cancel()
+        timer.cancel()
         connection.close()
     healthy = 200 <= response.status < 400  # noqa: PLR2004
     return Answer(healthy, f"{asked}: {response.status} {HTTP_PHRASES.get(response.status, '')}".rstrip(), _line(body))
 
 
-def _hang_up(connection: http.client.HTTPConnection) -> None:
+def _hang_up(connection: http.client.HTTPConnection, late: threading.Event) -> None:
+    late.set()
     with suppress(OSError, AttributeError):  # not connected yet, or closed meanwhile
         connection.sock.shutdown(socket.SHUT_RDWR)
 
@@ -140,7 +142,9 @@ def _words(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, ConnectionResetError | http.client.RemoteDisconnected):
         return "closed without an answer"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, http.client.HTTPException):
+        return f"no HTTP ({type(error).__name__})"  # its message is what the app said
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _healthcheck(client: Any, running: Container) -> Answer:

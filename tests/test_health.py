@@ -207,7 +207,9 @@ def until(condition: Callable[[], bool]) -> None:
 def test_an_app_without_a_port_is_healthy_while_it_runs(docker_client: docker.DockerClient, runs: Runs) -> None:
     """A worker that serves nobody and therefore never gets into service."""
     running = runs(SLEEP)
-    assert wait(docker_client, running).probes == 1
+    healthy = wait(docker_client, running)
+    assert healthy.answer.startswith("running for 2 s")
+    assert healthy.probes > 1, "one look would take an app that dies at once for one that lives"
     docker_client.api.kill(running.id)
     container.wait_for_exit(docker_client, running.id)
     assert not health.asker(docker_client, running, None, timeout=1)().healthy

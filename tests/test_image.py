@@ -132,13 +132,13 @@ def test_an_image_that_was_built_and_never_tagged_is_discarded(
     assert ledger.state.images == ()
     builder = Builder.choose("auto", reached, tmp_path)
     built = build(builder, {"Dockerfile": f"FROM {BASE}\nLABEL n={os.urandom(6).hex()}\n"})
-    image.discard_unfinished(reached.client, builder.iid_file)
+    image.discard_unfinished(reached.client, builder.folder)
     assert image.find(reached.client, built) is None
     assert not builder.iid_file.exists()
-    image.discard_unfinished(reached.client, builder.iid_file)  # nothing to do: no crash
+    image.discard_unfinished(reached.client, builder.folder)  # nothing to do: no crash
     good = makes()
     builder.iid_file.write_text(reached.client.images.get(good).id)
-    image.discard_unfinished(reached.client, builder.iid_file)
+    image.discard_unfinished(reached.client, builder.folder)
     assert image.find(reached.client, good) is not None
 
 
