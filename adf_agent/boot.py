@@ -37,16 +37,13 @@ def boot(host: Host, record: Record, ledger: Ledger, deadline: Deadline) -> Cont
         stage("container", lambda: adopted).settled(deadline)
         stage("health", lambda: do.health_of_adopted(docker.value, adopted)).settled(deadline)
         return adopted
-    with release.kept(host.root.var):
+    with do.undone_on_failure(docker), release.kept(host.root.var):
         fetched = stage("release", lambda: do.release(docker))
         configured = stage("config", do.config) if launched.settings.app else Task(lambda: None)
         settle([docker, fetched], deadline)
         built = stage("image", lambda: do.image(docker.value, fetched.value))
         settle([built, configured], deadline)
-    read = configured.value
-    with do.undone_on_failure(docker.value):
-        started = stage("container", lambda: do.container(docker.value, fetched.value, built.value, read)).settled(
-            deadline
-        )
-        stage("health", lambda: do.health(docker.value, fetched.value, built.value, started, read)).settled(deadline)
+        joined = (docker.value, fetched.value, built.value, configured.value)
+        started = stage("container", lambda: do.container(*joined)).settled(deadline)
+        stage("health", lambda: do.health(*joined, started)).settled(deadline)
     return started

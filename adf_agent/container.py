@@ -78,12 +78,14 @@ def _meaning(error: ContainerError) -> ContainerError:
     return error
 
 
-def adopt(client: Any, container_id: str) -> Container | None:
-    """The container *container_id* as it runs, None where it doesn't."""
+def adopt(client: Any, container_id: str, digest: str) -> Container | None:
+    """The container *container_id* as it runs, None where it doesn't, or is not of the release with *digest*."""
     if not container_id or not running(client, container_id):
         return None
     with asking("looking at the container", ContainerError):
         facts = client.api.inspect_container(container_id)
+    if facts["Config"]["Labels"].get("adf.digest") != digest:
+        return None
     bindings = facts["HostConfig"]["PortBindings"] or {}
     published = [(port, each) for port, bound in bindings.items() for each in bound or ()]
     ports = tuple(Port.parse(f"{each['HostPort']}:{port}") for port, each in published)

@@ -69,8 +69,6 @@ class Stages:
             self.deadline.retry(lambda: container.remove(reached.client, former.container_id))
             lastgood.forget(self.host.root)
         self.ledger.note(instance_id=self.launched.identity.instance_id)
-        if not self.ledger.state.in_service:  # a crash may have left it, running and known to nobody
-            self.deadline.retry(lambda: container.remove(reached.client, self._container_name()))
         image.discard_unfinished(reached.client, self.host.root.var)
         return reached
 
@@ -81,7 +79,8 @@ class Stages:
 
     def adopt(self, reached: Engine) -> Container | None:
         """The container that runs already, its process untouched; None where none runs."""
-        adopted = self.deadline.retry(lambda: container.adopt(reached.client, self.ledger.state.container_id))
+        known = self.ledger.state.container_id, self.ledger.state.release_digest
+        adopted = self.deadline.retry(lambda: container.adopt(reached.client, *known))
         if adopted:
             last = self._last_config()
             self.record.mask.add(last.secrets() if last else ())
@@ -139,9 +138,7 @@ class Stages:
         choose = functools.partial(Builder.choose, wanted, reached, folder)
         provided = image.provide(reached, released, choose, self.ledger, self.deadline)
         digest = provided.tag.partition(":")[2]
-        # From here on what may still run, a former release's container, is no more what is recorded.
-        recorded = {"url_digest": self._url_digest(), "release_digest": digest, "manifest": released.manifest.text}
-        self.ledger.note(**recorded, in_service=False)
+        self.ledger.note(url_digest=self._url_digest(), release_digest=digest, manifest=released.manifest.text)
         self._introduced(dataclasses.replace(released, digest=digest))
         return provided
 
@@ -159,7 +156,7 @@ class Stages:
         return started
 
     def health(
-        self, reached: Engine, released: Release, built: Image, started: Container, read: AppConfig | None
+        self, reached: Engine, released: Release, built: Image, read: AppConfig | None, started: Container
     ) -> Healthy:
         """Health, and with it the config that a restart may fall back on."""
         healthy = self._healthy(reached, released, built, started)
@@ -168,20 +165,30 @@ class Stages:
         return healthy
 
     @contextmanager
-    def undone_on_failure(self, reached: Engine) -> Iterator[None]:
-        """Takes the container away where what is done meanwhile fails, within a time of its own; but under `hold`."""
+    def undone_on_failure(self, docker: Task[Engine]) -> Iterator[None]:
+        """Takes the container away where what is done meanwhile fails, within a time of its own; but under `hold`.
+
+        One that an agent started and left in a crash goes too; one that has been in service stays.
+        """
         try:
             yield
         except BaseException as error:
-            if not (self.launched.settings.on_failure == "hold" and isinstance(error, AgentError)):
-                self._undo(reached)
+            held = self.launched.settings.on_failure == "hold" and isinstance(error, AgentError)
+            if self.ledger.state.boot_id == boot_id() and not self.ledger.state.in_service and not held:
+                self._undo(docker)
                 self.record.add(container=None)
             raise
 
-    def _undo(self, reached: Engine) -> None:
-        stopping = Task(lambda: container.stop(reached.client, self._container_name(), STOP_SECONDS))
+    def _undo(self, docker: Task[Engine]) -> None:
+        window = Deadline(UNDO_SECONDS, threading.Event())
+
+        def stop() -> None:
+            ready = docker.done() and not docker.failed()
+            reached = docker.value if ready else engine.connect(self.host.docker, window)
+            container.stop(reached.client, self._container_name(), STOP_SECONDS)
+
         try:
-            stopping.result(Deadline(UNDO_SECONDS, threading.Event()))
+            Task(stop).result(window)
         except (AgentError, TimeoutError) as error:  # why the boot failed is what counts
             log.warning("container.not_removed", container=self._container_name(), reason=str(error))
 
@@ -234,12 +241,9 @@ class Stages:
 
     def _source(self) -> Source:
         settings, region = self.launched.settings, self.launched.identity.region
-        token = settings.release_token
-        return store.source(
-            settings.release_url,
-            lambda: self.host.s3(region),
-            (lambda: self._token(token)) if token else None,
-        )
+        reference = settings.release_token
+        token = (lambda: self._token(reference)) if reference else None
+        return store.source(settings.release_url, lambda: self.host.s3(region), token)
 
     def _token(self, reference: str) -> str:
         clients = self.host.config(self.launched.identity.region)

@@ -13,7 +13,7 @@ from socket import socket
 
 import pytest
 from conftest import Unprivileged
-from fixtures_agent import Files, Machine, app, tarball
+from fixtures_agent import BASE, Machine, app, tarball
 from web import Answer
 
 
@@ -114,6 +114,72 @@ def test_another_release_url_is_another_release(machine: Machine) -> None:
     assert again.code == 0, again.log
     assert page(port) == "two"
     assert len(machine.containers()) == 1
+
+
+def test_a_release_that_failed_is_not_taken_for_the_one_that_runs(machine: Machine) -> None:
+    """A second boot that finds the former release's container healthy and calls it the new release."""
+    port = free_port()
+    assert machine.boot(RELEASE_URL=machine.release(app("old")), ADF_PUBLISH=f"{port}:8000").code == 0
+    table(machine, **{"BAD-NAME": "x"})
+    url = machine.release(app("new"), "v2.tar.gz")
+    assert machine.boot(RELEASE_URL=url, ADF_PUBLISH=f"{port}:8000", ADF_APP="web").code == 13
+    again = machine.run("boot")
+    assert again.code == 13, again.log
+    delete(machine, "BAD-NAME")
+    assert machine.run("boot").code == 0
+    assert page(port) == "new"
+
+
+def test_what_a_crash_left_running_is_gone_before_the_next_boot_can_fail(machine: Machine) -> None:
+    """A container that no agent knows of, on an instance that is reported as failed."""
+    toml = '[health]\nprobe = "http://:8000/never"\n'
+    machine.user_data(RELEASE_URL=machine.release(app(adf_toml=toml)), ADF_PUBLISH=f"{free_port()}:8000")
+    with machine.start("boot") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if json.loads(line).get("stage") == "health":
+                process.kill()
+                break
+        process.communicate(timeout=60)
+    assert len(machine.containers()) == 1
+    assert machine.boot(RELEASE_URL="file:///nowhere.tar.gz").code == 12
+    assert machine.containers() == []
+
+
+def test_the_last_config_serves_a_restart_while_the_table_is_out_of_reach(machine: Machine) -> None:
+    """A DynamoDB outage that takes down every instance which happens to restart in it."""
+    table(machine, GREETING="hi")
+    settings = {"RELEASE_URL": machine.release(app()), "ADF_APP": "web", "ADF_PUBLISH": f"{free_port()}:8000"}
+    machine.user_data(**settings, ADF_BOOT_TIMEOUT="40s")
+    assert machine.run("boot").code == 0
+    kept = machine.root / "var/lib/adf-agent/config.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    reboot(machine)
+    again = machine.run("boot", AWS_ENDPOINT_URL_DYNAMODB="http://127.0.0.1:9")
+    assert again.code == 0, again.log
+    assert "GREETING=hi" in machine.containers()[0].attrs["Config"]["Env"]
+    assert any("last config that worked" in reason for reason in again.status["degraded"])
+    kept.unlink()
+    reboot(machine)
+    machine.user_data(**settings, ADF_BOOT_TIMEOUT="3s")
+    assert machine.run("boot", AWS_ENDPOINT_URL_DYNAMODB="http://127.0.0.1:9").code == 75
+
+
+def test_secrets_are_in_nothing_that_others_can_read(machine: Machine) -> None:
+    """A database password in the journal, in a world-readable status or in the app's last lines."""
+    table(machine)
+    ssm, canary = machine.cloud.client("ssm"), "c4n4ry-of-the-secret"
+    ssm.put_parameter(Name="/web/password", Value=canary, Type="SecureString")
+    item = {"App": {"S": "web"}, "Name": {"S": "PASSWORD"}, "Ref": {"S": "ssm:/web/password"}}
+    machine.cloud.client("dynamodb").put_item(TableName="adf-config", Item=item)
+    dockerfile = f'FROM {BASE}\nEXPOSE 8000\nCMD ["sh", "-c", "echo it is $PASSWORD; exit 1"]\n'
+    url = machine.release({"Dockerfile": dockerfile})
+    booted = machine.boot(RELEASE_URL=url, ADF_APP="web", ADF_PUBLISH=f"{free_port()}:8000")
+    assert booted.code == 16, booted.log
+    assert "it is ***" in machine.run("status").out
+    written = [path for path in machine.root.rglob("*") if path.is_file() and path.stat().st_mode & 0o077]
+    assert [path for path in written if canary in path.read_text(errors="replace")] == []
+    assert canary not in booted.log + booted.out
 
 
 def test_state_of_another_instance_is_discarded_with_its_container(machine: Machine) -> None:
@@ -271,6 +337,11 @@ def table(machine: Machine, **keys: str) -> None:
         client.put_item(TableName="adf-config", Item=item)
 
 
+def delete(machine: Machine, name: str) -> None:
+    key = {"App": {"S": "web"}, "Name": {"S": name}}
+    machine.cloud.client("dynamodb").delete_item(TableName="adf-config", Key=key)
+
+
 def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
@@ -281,6 +352,3 @@ def reboot(machine: Machine) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "before"}))
     for container in machine.containers():
         container.stop(timeout=0)
-
-
-__all__ = ["Files"]

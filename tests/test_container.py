@@ -210,7 +210,7 @@ def test_one_port_of_the_container_on_two_of_the_host(docker_client: docker.Dock
     started = runs(ADF_PUBLISH="18002:8000,18003:8000")
     [bound] = inspected(docker_client, started)["HostConfig"]["PortBindings"].values()
     assert [each["HostPort"] for each in bound] == ["18002", "18003"]
-    adopted = container.adopt(docker_client, started.id)
+    adopted = container.adopt(docker_client, started.id, DIGEST)
     assert adopted is not None
     assert adopted.ports == started.ports
 
@@ -257,22 +257,23 @@ def test_what_is_gone_is_gone(docker_client: docker.DockerClient) -> None:
     container.remove(docker_client, "")
     container.stop(docker_client, gone, 1)
     assert not container.running(docker_client, gone)
-    assert container.adopt(docker_client, gone) is None
-    assert container.adopt(docker_client, "") is None
+    assert container.adopt(docker_client, gone, DIGEST) is None
+    assert container.adopt(docker_client, "", DIGEST) is None
     assert container.last_words(docker_client, gone) == ()
 
 
 def test_what_runs_is_adopted_as_it_was_started(docker_client: docker.DockerClient, runs: Runs) -> None:
     """An agent that was restarted and probes or registers another port than the one that is served."""
     started = runs(exposed="18004 18005/udp")
-    adopted = container.adopt(docker_client, started.id)
+    adopted = container.adopt(docker_client, started.id, DIGEST)
     assert adopted == container.Container(started.id, started.name, started.ports, "127.0.0.1", adopted=True)
+    assert container.adopt(docker_client, started.id, "cd" * 32) is None, "of another release"
     docker_client.api.pause(started.id)
-    assert container.adopt(docker_client, started.id) is None, "paused"
+    assert container.adopt(docker_client, started.id, DIGEST) is None, "paused"
     docker_client.api.unpause(started.id)
     docker_client.api.kill(started.id)
     container.wait_for_exit(docker_client, started.id)
-    assert container.adopt(docker_client, started.id) is None, "ended"
+    assert container.adopt(docker_client, started.id, DIGEST) is None, "ended"
     assert container.exit_state(docker_client, started.id) == (137, False)
 
 
@@ -298,7 +299,7 @@ def test_a_log_driver_that_keeps_nothing_costs_the_last_words_only(
     "call",
     [
         lambda client: container.run(client, specified()),
-        lambda client: container.adopt(client, "1"),
+        lambda client: container.adopt(client, "1", DIGEST),
         lambda client: container.stop(client, "1", 1),
         lambda client: container.remove(client, "1"),
         lambda client: container.exit_state(client, "1"),
