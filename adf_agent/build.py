@@ -23,9 +23,7 @@ KEPT_BYTES = 2 << 20  # of a build's output; what failed stands at the end
 TAIL_LINES = 50
 IID_SUFFIX = ".iid"
 PIPE_BYTES = 1 << 20  # Linux' most for a user; with its usual 64 KiB a large context waits at each step
-CANCEL_SECONDS = (
-    2.0  # for the docker command to end; that of 20.10 waits for a RUN step, which ends with it all the same
-)
+CANCEL_SECONDS = 2.0  # for the docker command to end; 20.10's waits for a RUN step, which ends with it all the same
 _STEP = re.compile(r"did not complete successfully|executor failed running|returned a non-zero code")
 _WANTS_BUILDKIT = re.compile(r"requires BuildKit|Unknown flag", re.IGNORECASE)
 

@@ -17,7 +17,6 @@ EXIT_CODES: dict[Stage, int] = {
     "health": 16,
     "report": 17,
 }
-USAGE = 2
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: systemd starts the agent again
 
 

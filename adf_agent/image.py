@@ -181,9 +181,8 @@ def make_room(engine: Engine, release: Release, ledger: Ledger) -> None:
         if _free(engine.folder) >= need:
             return
         try:
-            engine.client.api.remove_image(name)
-        except NotFound:
-            log.info("image.gone", image=name)
+            with suppress(NotFound):
+                engine.client.api.remove_image(name)
         except FAULTS as error:  # a container still uses it
             log.warning("image.not_pruned", image=name, reason=str(error))
             continue

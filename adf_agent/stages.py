@@ -47,18 +47,11 @@ class Stages:
 
     def introduce(self) -> None:
         """Writes down who boots what."""
-        identity, location = self.launched.identity, self.launched.settings.release_url
-        structlog.contextvars.bind_contextvars(instance=identity.instance_id, release=self.launched.settings.release)
-        self.record.add(
-            instance={
-                "id": identity.instance_id,
-                "region": identity.region,
-                "zone": identity.zone,
-                "type": identity.type,
-                "image_id": identity.image_id,
-            },
-            release={"name": self.launched.settings.release, "url": location.shown},
-        )
+        identity, settings = self.launched.identity, self.launched.settings
+        structlog.contextvars.bind_contextvars(instance=identity.instance_id, release=settings.release)
+        where = {"region": identity.region, "zone": identity.zone}
+        what = {"id": identity.instance_id, "type": identity.type, "image_id": identity.image_id}
+        self.record.add(instance=what | where, release={"name": settings.release, "url": settings.release_url.shown})
         self.record.degrade(*self.launched.warnings)
 
     def docker(self) -> Engine:

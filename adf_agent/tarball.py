@@ -13,9 +13,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 from adf_agent.errors import ReleaseError
 
 CHUNK = 256 * 1024  # bytes read and decompressed at a time
-HEADER = (
-    256 * 1024
-)  # bytes of one member's headers: the largest thing in them, an extended attribute, has 64 KiB at most
+HEADER = 256 * 1024  # bytes of one member's headers: the largest thing in them, an extended attribute, has 64 KiB
 XZ_MEMORY = 80 * 1024 * 1024  # bytes; `xz -9` takes 65 MiB to decompress
 LONGEST = 4096  # Linux' PATH_MAX
 # What decompressors and tarfile raise on bytes that are not what they should be: bz2 knows OSError only, and numbers

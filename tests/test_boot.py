@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import urllib.request
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
@@ -28,6 +29,12 @@ def page(port: int, path: str = "/") -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         text: str = answer.read().decode()
         return text
+
+
+def reach_health(process: "subprocess.Popen[str]") -> None:
+    """Returns when the boot of *process* has come to its last stage."""
+    assert process.stderr is not None
+    assert any(json.loads(line).get("stage") == "health" for line in process.stderr), "it ended before"
 
 
 def stages(machine: Machine) -> dict[str, str]:
@@ -135,11 +142,8 @@ def test_what_a_crash_left_running_is_gone_before_the_next_boot_can_fail(machine
     toml = '[health]\nprobe = "http://:8000/never"\n'
     machine.user_data(RELEASE_URL=machine.release(app(adf_toml=toml)), ADF_PUBLISH=f"{free_port()}:8000")
     with machine.start("boot") as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if json.loads(line).get("stage") == "health":
-                process.kill()
-                break
+        reach_health(process)
+        process.kill()
         process.communicate(timeout=60)
     assert len(machine.containers()) == 1
     assert machine.boot(RELEASE_URL="file:///nowhere.tar.gz").code == 12
@@ -200,11 +204,8 @@ def test_a_stopped_boot_leaves_nothing(machine: Machine) -> None:
     toml = '[health]\nprobe = "http://:8000/never"\n'
     machine.user_data(RELEASE_URL=machine.release(app(adf_toml=toml)), ADF_PUBLISH=f"{free_port()}:8000")
     with machine.start("boot") as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if json.loads(line).get("stage") == "health":
-                process.send_signal(signal.SIGTERM)
-                break
+        reach_health(process)
+        process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert machine.containers() == []
@@ -311,10 +312,7 @@ def test_the_status_screen_waits_for_a_boot_and_tells_it_apart_from_its_end(mach
     toml = '[health]\nprobe = "http://:8000/never"\n'
     machine.user_data(RELEASE_URL=machine.release(app(adf_toml=toml)), ADF_PUBLISH=f"{free_port()}:8000")
     with machine.start("boot") as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if json.loads(line).get("stage") == "health":
-                break
+        reach_health(process)
         assert machine.run("status").code == 4
         with machine.start("status", "--wait") as waiting:
             process.kill()
