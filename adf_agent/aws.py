@@ -1,5 +1,7 @@
 """What an AWS answer means: one place that tells a transient fault from a permanent one."""
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -55,6 +57,16 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
         cause="dependency" if transient else None,
         transient=transient,
     )
+
+
+@contextmanager
+def asking(kind: type[AgentError], action: str, resource: str, expected: Collection[str] = ()) -> Iterator[None]:
+    """Raises AWS's errors as *kind*, see `fault`; an answer with an *expected* code is none."""
+    try:
+        yield
+    except faults() as error:
+        if code(error) not in expected:
+            raise fault(error, kind, action, resource) from error
 
 
 def _answer(error: Exception) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""The command line, and the one place where clients are made.
-
-What only one command needs is imported there.
-"""
+"""The command line. What only one command needs is imported there."""
 
 import argparse
 import json
@@ -9,18 +6,23 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adf_agent import __version__, status
+from adf_agent.clients import Clients
 from adf_agent.errors import AgentError, Stopped
 from adf_agent.root import Root
 
 if TYPE_CHECKING:
     from adf_agent.deadline import Deadline
     from adf_agent.launch import Launch
+    from adf_agent.record import Record
+    from adf_agent.state import Ledger
 
+CLOSE_SECONDS = 3.0  # for the last word of the fleet record
 ASK_SECONDS = 10.0  # for IMDS, where a person waits for an answer
 
 
@@ -45,11 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="adf-agent", description="Boots this instance's release and tells how it is.")
     parser.add_argument("--version", action="version", version=f"adf-agent {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _command(commands, "run", _run, "boot the release of RELEASE_URL, supervise it, and drain it at the end")
     _command(commands, "boot", _boot, "boot the release of RELEASE_URL, then exit; the container goes on")
     # Listed here; __main__ takes it straight to its module.
     commands.add_parser("status", help=status.MEANING[0].lower() + status.MEANING[1:])
     shown = _command(commands, "settings", _settings, "the settings in force, each with its source")
     shown.add_argument("--json", action="store_true", help="for programs")
+    _command(commands, "drain", _drain, "leave: deregister, wait until drained, stop the container; the agent stays")
+    _command(commands, "reload", _reload, "apply changed settings and config, with no request lost")
+    held = _command(commands, "hold", _hold, "keep a failing instance for a person, for a while")
+    choice = held.add_mutually_exclusive_group(required=True)
+    choice.add_argument("duration", nargs="?", type=_duration, metavar="DURATION", help="90s, 15m, 2h; from now")
+    choice.add_argument("--off", action="store_true", help="let go")
     shown = _command(commands, "config", _config, "the config that a container would get now: names, never values")
     shown.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -59,6 +68,15 @@ def _command(commands: Any, name: str, run: Callable[..., int], text: str) -> ar
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=run)
     return parser
+
+
+def _duration(text: str) -> float:
+    from adf_agent.notation import duration  # noqa: PLC0415
+
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _settings(arguments: argparse.Namespace, root: Root) -> int:
@@ -96,29 +114,115 @@ def _config(arguments: argparse.Namespace, root: Root) -> int:
 
 
 def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  every command is called alike
-    from adf_agent import boot, launch, log, record, state  # noqa: PLC0415
+    from adf_agent import boot, launch, report, works  # noqa: PLC0415
     from adf_agent.deadline import Deadline  # noqa: PLC0415
 
-    log.configure(sys.stderr)
-    state.prepare(root)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with state.only_agent(root):
-        written = record.Record(root, "boot")
+    with _only_agent(root, "boot") as (host, record, ledger):
+        do, fleet = None, None
         try:
-            boot.boot(Clients(root), written, state.Ledger(root), Deadline(launch.patience(root), stop))
+            do = boot.read(host, record, ledger, Deadline(launch.patience(root), stop))
+            fleet = works.tell_fleet(do)
+            boot.boot(do, report.Member(host, record, do.launched, do.launched.target))
+            record.add(phase="warmed" if do.launched.warm else "in service")
         except AgentError as error:
-            written.fail(error)
+            record.fail(error)
+            if not (do and do.is_held()):
+                works.give_up(host, record, ledger, do, error)
             return error.exit_code
         except Stopped:
-            written.add(phase="stopped")
+            record.add(phase="stopped")
             return 128 + signal.SIGTERM
+        finally:
+            if fleet:
+                fleet.close(CLOSE_SECONDS)
+    return 0
+
+
+def _run(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
+    import time  # noqa: PLC0415
+
+    from adf_agent import launch, supervise  # noqa: PLC0415
+    from adf_agent.notify import Notify  # noqa: PLC0415
+
+    notify = Notify.of_environment(os.environ, time.monotonic)
+    with _only_agent(root, "run") as (host, record, ledger):
+        record.listen(notify.status)
+        supervisor = supervise.Supervisor(host, record, ledger, notify, launch.patience(root))
+        asked: dict[signal.Signals, supervise.Asked] = {
+            signal.SIGTERM: "stop",
+            signal.SIGINT: "stop",
+            signal.SIGHUP: "reload",
+            signal.SIGUSR1: "drain",
+        }
+        for number in asked:
+            signal.signal(number, lambda sent, _: supervisor.ask(asked[signal.Signals(sent)]))
+        return supervisor.run()
+
+
+@contextmanager
+def _only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledger]]":
+    """Clients, record and state of the one agent of *root*; what nobody expected is written down and raised."""
+    from adf_agent import log, state  # noqa: PLC0415
+    from adf_agent.record import Record  # noqa: PLC0415
+
+    log.configure(sys.stderr)
+    state.prepare(root)
+    with state.only_agent(root):
+        record = Record(root, mode)
+        try:
+            yield Clients(root), record, state.Ledger(root)
         except Exception as error:
             hint = "This is a fault of adf-agent's: please report it, with the lines of its log."
-            written.fail(AgentError(f"unexpected: {type(error).__name__}", hint=hint))
+            record.fail(AgentError(f"unexpected: {type(error).__name__}", hint=hint))
             raise
-        written.add(phase="in service")
+
+
+def _drain(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
+    from adf_agent import order  # noqa: PLC0415
+
+    if order.give(root, "drain") is None:
+        return _no_agent()
+    found = order.follow(root, lambda now: now.get("phase") in ("drained", *status.ENDED))
+    if found is None or found["phase"] != "drained":
+        raise AgentError("the agent ended before it had drained", hint="See `adf-agent status`.")
+    steps = (found.get("drain") or {}).get("steps", {})
+    print(*(f"{seconds:8.2f} s  {step}" for step, seconds in steps.items()), "drained", sep="\n")
+    return 0
+
+
+def _reload(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
+    from adf_agent import order  # noqa: PLC0415
+
+    before = order.give(root, "reload")
+    if before is None:
+        return _no_agent()
+    found = order.follow(
+        root, lambda now: now.get("reload") != before.get("reload") or now.get("phase") in status.ENDED
+    )
+    error = "the agent ended before it had reloaded" if found is None else (found.get("reload") or {}).get("error")
+    if error:
+        raise AgentError(error, hint="See `adf-agent status`.")
+    print("reloaded")
+    return 0
+
+
+def _no_agent() -> int:
+    print("adf-agent: no agent is running here\n  → systemctl start adf-agent", file=sys.stderr)
+    return status.NO_AGENT
+
+
+def _hold(arguments: argparse.Namespace, root: Root) -> int:
+    from adf_agent import hold  # noqa: PLC0415
+
+    if arguments.off:
+        hold.end(root)
+        print("a failing instance is no longer kept")
+        return 0
+    hold.begin(root, arguments.duration)
+    print(f"a failing instance is kept for {arguments.duration:.0f} s from now; let go sooner: adf-agent hold --off")
     return 0
 
 
@@ -135,60 +239,3 @@ def _launch(root: Root) -> "Launch":
     clients = Clients(root)
     deadline = _asking()
     return launch.read(root, clients.metadata(deadline), clients.ec2, None, deadline)
-
-
-class Clients:
-    """The clients of this machine: boot's Host. One boto3 session, each client made when it is first asked for."""
-
-    def __init__(self, root: Root) -> None:
-        self.root = root
-        self._session: Any = None
-        self._lock = threading.Lock()
-        # Registry logins and credential helpers are Docker's own; the SDK and the docker command read the same ones.
-        os.environ.setdefault("DOCKER_CONFIG", str(root.etc / "docker"))
-
-    def metadata(self, deadline: "Deadline") -> Any:
-        from adf_agent.instance import ENDPOINT, Metadata  # noqa: PLC0415
-
-        return Metadata(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or ENDPOINT, deadline)
-
-    def docker(self, timeout: float) -> Any:
-        import docker  # noqa: PLC0415
-
-        return docker.DockerClient.from_env(timeout=timeout)
-
-    def ec2(self, region: str) -> Any:
-        return self._aws("ec2", region)
-
-    def s3(self, region: str) -> Any:
-        return self._aws("s3", region)
-
-    def config(self, region: str) -> Any:
-        from adf_agent.config import Clients as ConfigClients  # noqa: PLC0415
-
-        return ConfigClients(
-            region=region,
-            dynamodb=self._aws("dynamodb", region),
-            kms=lambda: self._aws("kms", region),
-            ssm=lambda: self._aws("ssm", region),
-            secretsmanager=lambda: self._aws("secretsmanager", region),
-        )
-
-    def _aws(self, service: str, region: str) -> Any:
-        """A client of *service*, for AWS_REGION or the instance's *region*. Raises AgentError without credentials."""
-        import boto3  # noqa: PLC0415
-        from botocore.config import Config  # noqa: PLC0415
-
-        with self._lock:  # making a client is not safe among threads
-            self._session = self._session or boto3.session.Session(region_name=os.environ.get("AWS_REGION") or region)
-            if self._session.get_credentials() is None:
-                self._session = None  # it would not look again
-                raise AgentError(
-                    "there are no AWS credentials",
-                    hint="Attach an instance profile to the instance.",
-                    cause="dependency",
-                    transient=True,  # a profile's reach IMDS some seconds after the start
-                )
-            return self._session.client(
-                service, config=Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20)
-            )

@@ -33,6 +33,7 @@ SMALLER = "Keep what is large in S3 or in the image, and only its name in the co
 class DynamoDB(Protocol):
     def get_item(self, **request: Any) -> Answer: ...
     def query(self, **request: Any) -> Answer: ...
+    def put_item(self, **request: Any) -> Answer: ...  # the fleet record, by its own module
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,11 @@ class AppConfig:
     def fact(self) -> str:
         revision = "no revision" if self.revision is None else f"revision {self.revision}"
         return f"{len(self.values)} keys of {' and '.join(partitions(self.app, self.release).values())}, {revision}"
+
+    def shown(self, table: str) -> dict[str, Any]:
+        """What the record has of it: no value."""
+        places = list(partitions(self.app, self.release).values())
+        return {"table": table, "partitions": places, "keys": len(self.values), "revision": self.revision}
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold, secrets in the clear: for a file of mode 0600."""

@@ -3,7 +3,7 @@
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -32,6 +32,12 @@ class Container:
     ports: tuple[Port, ...]
     address: str
     adopted: bool = False
+    fingerprint: str = ""  # of the Spec that it was made by
+
+    def shown(self) -> dict[str, Any]:
+        """What the record has of it."""
+        ports = [str(port) for port in self.ports]
+        return {"id": self.id, "name": self.name, "address": self.address, "ports": ports}
 
     @property
     def fact(self) -> str:
@@ -52,7 +58,7 @@ def run(client: Any, spec: Spec) -> Container:
             remove(client, spec.name)
         raise _meaning(error) from error.__cause__
     log.info("container.started", container=made[:12], image=spec.image)
-    return Container(made, spec.name, spec.ports, spec.address)
+    return Container(made, spec.name, spec.ports, spec.address, fingerprint=spec.fingerprint)
 
 
 def _meaning(error: ContainerError) -> ContainerError:
@@ -80,17 +86,39 @@ def _meaning(error: ContainerError) -> ContainerError:
 
 def adopt(client: Any, container_id: str, digest: str) -> Container | None:
     """The container *container_id* as it runs, None where it doesn't, or is not of the release with *digest*."""
-    if not container_id or not running(client, container_id):
+    facts = _facts(client, container_id, digest)
+    return _adopted(facts) if facts and facts["State"]["Status"] == "running" else None
+
+
+def start_again(client: Any, container_id: str, digest: str) -> Container | None:
+    """Starts the container that had ended, with its own environment and log; None where it is gone, as above."""
+    facts = _facts(client, container_id, digest)
+    if facts is None:
+        return None
+    with asking(f"starting {container_id[:12]} again", ContainerError):
+        client.api.start(container_id)
+    log.info("container.started_again", container=container_id[:12], exit_code=facts["State"]["ExitCode"])
+    return replace(_adopted(facts), adopted=False)
+
+
+def _facts(client: Any, container_id: str, digest: str) -> Any:
+    if not container_id:
         return None
     with asking("looking at the container", ContainerError):
-        facts = client.api.inspect_container(container_id)
-    if facts["Config"]["Labels"].get("adf.digest") != digest:
-        return None
+        try:
+            facts = client.api.inspect_container(container_id)
+        except NotFound:
+            return None
+    return facts if facts["Config"]["Labels"].get("adf.digest") == digest else None
+
+
+def _adopted(facts: Any) -> Container:
     bindings = facts["HostConfig"]["PortBindings"] or {}
     published = [(port, each) for port, bound in bindings.items() for each in bound or ()]
     ports = tuple(Port.parse(f"{each['HostPort']}:{port}") for port, each in published)
     address = next((each["HostIp"] for _, each in published), "") or "0.0.0.0"  # noqa: S104  Docker's default
-    return Container(container_id, facts["Name"].removeprefix("/"), ports, address, adopted=True)
+    label = facts["Config"]["Labels"].get("adf.spec", "")
+    return Container(facts["Id"], facts["Name"].removeprefix("/"), ports, address, adopted=True, fingerprint=label)
 
 
 def running(client: Any, container_id: str) -> bool:

@@ -80,5 +80,9 @@ class HealthError(AgentError):
     stage, usual_cause = "health", "app"
 
 
+class ReportError(AgentError):
+    stage, usual_cause = "report", "dependency"
+
+
 class Stopped(Exception):  # noqa: N818  not an error: somebody asked
     """The stop event was set while something waited."""

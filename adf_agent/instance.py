@@ -33,6 +33,11 @@ class Identity:
     type: str
     private_ip: str
 
+    def shown(self) -> dict[str, str]:
+        """What the record has of it."""
+        where = {"region": self.region, "zone": self.zone}
+        return {"id": self.instance_id, "type": self.type, "image_id": self.image_id} | where
+
 
 class Metadata:
     """A client of the metadata service at *endpoint*, over one connection that no proxy sees.
@@ -89,6 +94,10 @@ class Metadata:
         https://docs.aws.amazon.com/autoscaling/ec2/userguide/retrieving-target-lifecycle-state-through-imds.html
         """
         return self._text("/latest/meta-data/autoscaling/target-lifecycle-state")
+
+    def is_spot(self) -> bool:
+        """Whether this is a spot instance: others get no notice (`instance-life-cycle`)."""
+        return self._text("/latest/meta-data/instance-life-cycle") == "spot"
 
     def spot_action(self) -> dict[str, Any] | None:
         """The two-minute notice, `{"action": "terminate" | "stop" | "hibernate", "time": …Z}`.

@@ -1,6 +1,8 @@
 """The last config that an app was in service with, for a restart while the table can't be reached."""
 
+import contextlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from adf_agent.config import AppConfig
@@ -26,6 +28,13 @@ def load(root: Root, instance_id: str, app: str, release: str) -> AppConfig | No
         return found if (parts["instance_id"], found.app, found.release) == (instance_id, app, release) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def since(root: Root) -> str:
+    """When it was saved, which is when it was in service last (UTC)."""
+    with contextlib.suppress(OSError):
+        return f"{datetime.fromtimestamp(_path(root).stat().st_mtime, UTC):%Y-%m-%dT%H:%MZ}"
+    return "an unknown time"
 
 
 def forget(root: Root) -> None:

@@ -18,6 +18,12 @@ class Launch:
     settings: Settings
     warnings: tuple[str, ...]
     described: Mapping[str, str] | None  # tags as EC2 told them, where IMDS has none
+    target: str | None = None  # the state that its Auto Scaling group moves it to; None outside a group
+
+    @property
+    def warm(self) -> bool:
+        """Whether it is to wait in a warm pool: built, and nothing running."""
+        return (self.target or "").startswith("Warmed:")
 
     @property
     def fact(self) -> str:
@@ -67,7 +73,17 @@ def read(
     if tags is None:
         tags = described = dict(remembered or {})
     resolved = settings.resolve(user_data, tags, agent_env)
-    return Launch(identity, resolved, (*warnings, *resolved.warnings), described)
+    _check_region(resolved, identity)
+    return Launch(identity, resolved, (*warnings, *resolved.warnings), described, metadata.lifecycle_target())
+
+
+def _check_region(resolved: Settings, identity: Identity) -> None:
+    for arn in resolved.target_groups:
+        if (region := arn.split(":")[3]) != identity.region:
+            raise SettingsError(
+                f"ADF_TARGET_GROUPS names a target group in {region}, and this instance is in {identity.region}: {arn}",
+                hint="Name one of the instance's own region.",
+            )
 
 
 def _described(

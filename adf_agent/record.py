@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -28,6 +28,7 @@ class HasFact(Protocol):
 
 
 T = TypeVar("T", bound=HasFact)
+Listener = Callable[[Mapping[str, Any]], object]
 
 
 class Record:
@@ -37,7 +38,10 @@ class Record:
         self._root = root
         self._wall = wall
         self._lock = threading.Lock()
+        self._reasons: dict[str, str] = {}
+        self._listeners: list[Listener] = []
         self.mask = Mask()
+        self.tail = ""  # the last lines that were kept
         self._parts: dict[str, Any] = {
             "schema": SCHEMA,
             "version": __version__,
@@ -57,35 +61,57 @@ class Record:
             self._parts.update(parts)
             self._write()
 
-    def degrade(self, *reasons: str) -> None:
-        """Adds *reasons* why this instance serves less well than it should."""
-        shown = [self.mask(reason) for reason in reasons]
-        for reason in shown:
-            log.warning("degraded", reason=reason)
-        self._append("degraded", *shown)
+    def listen(self, listener: Listener) -> None:
+        """Hands every later state of the record to *listener*, which must neither block nor change it."""
+        self._listeners.append(listener)
 
-    def fail(self, error: AgentError) -> None:
+    @property
+    def phase(self) -> str:
+        return str(self._parts["phase"])
+
+    def degrade(self, *reasons: str) -> None:
+        """Adds *reasons* why this instance serves less well than it should, for good."""
+        for reason in reasons:
+            self.trouble(reason, reason)
+
+    def trouble(self, what: str, reason: str) -> None:
+        """Degrades by *reason* for as long as *what* lasts; with "" it is over."""
+        shown = self.mask(reason)
+        if shown == self._reasons.get(what, ""):
+            return
+        log.warning("degraded", reason=shown) if shown else log.info("mended", reason=self._reasons[what])
+        self._reasons[what] = shown
+        self.add(degraded=list(filter(None, self._reasons.values())))
+
+    def begin(self) -> None:
+        """The stages of a new beginning follow; those of the former are over."""
+        self.add(stages=[], error=None, drain=None)
+
+    def fail(self, error: AgentError, phase: str = "failed") -> None:
         """Writes down why the boot ended; the app's or the build's last lines apart, for fewer eyes."""
         sentence, hint = self.mask(error.sentence), self.mask(error.hint)
         parts = {"stage": error.stage, "cause": error.cause, "sentence": sentence, "hint": hint}
         log.error("boot.failed", **parts, exit_code=error.exit_code)
         with suppress(AgentError):  # a full disk must not hide the reason: /run is in memory
-            self._keep(error.log_tail)
+            self.keep(error.log_tail)
         with self._lock:
             for entry in self._parts["stages"]:
                 entry.update(state="stopped" if entry["state"] == "running" else entry["state"])
-        self.add(phase="failed", error={**parts, "exit_code": error.exit_code, "lines": len(error.log_tail)})
+        self.add(phase=phase, error={**parts, "exit_code": error.exit_code, "lines": len(error.log_tail)})
 
-    def _keep(self, lines: Iterable[str]) -> None:
-        tail = self.mask("".join(f"{line}\n" for line in lines))
-        write(self._root.tail, tail.encode(errors="replace"), 0o640)
+    def keep(self, lines: Iterable[str]) -> None:
+        """Keeps the app's or the build's last *lines*, masked, for root and adm. Raises AgentError."""
+        self.tail = self.mask("".join(f"{line}\n" for line in lines))
+        write(self._root.tail, self.tail.encode(errors="replace"), 0o640)
         with suppress(KeyError, PermissionError):  # no such group, or not a member of it: the agent and root are left
             os.chown(self._root.tail, -1, grp.getgrnam("adm").gr_gid)
 
     def stage(self, name: Stage, call: Callable[[], T]) -> T:
         """The value of *call*, with the stage's start, end, seconds and fact recorded and logged."""
         entry: dict[str, Any] = {"name": name, "state": "running", "started": self._wall()}
-        self._append("stages", entry)
+        with self._lock:
+            self._parts["stages"].append(entry)
+            self._write()
         began = time.monotonic()
         with structlog.contextvars.bound_contextvars(stage=name):
             log.info("stage.started")
@@ -104,13 +130,10 @@ class Record:
             entry.update(parts)
             self._write()
 
-    def _append(self, part: str, *entries: Any) -> None:
-        with self._lock:
-            self._parts[part].extend(entries)
-            self._write()
-
     def _write(self) -> None:
         write(self._root.status, json.dumps(self._parts, ensure_ascii=False, indent=1).encode(), 0o644)
+        for listener in self._listeners:
+            listener(self._parts)
 
 
 def _outcome(name: Stage, error: BaseException) -> str:

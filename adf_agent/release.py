@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adf_agent import archive, download
 from adf_agent.archive import Archive
@@ -32,6 +33,10 @@ class Release:
     archive: Archive | None = None
     size: int = 0
     recorded: bool = False  # known from an earlier boot of this instance
+
+    def shown(self) -> dict[str, Any]:
+        """What the record has of it."""
+        return {"name": self.name, "url": self.location.shown, "digest": self.digest, "size": self.size}
 
     @property
     def fact(self) -> str:

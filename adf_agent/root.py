@@ -18,6 +18,7 @@ class Root:
         self.etc = root / "etc/adf-agent"
         self.var = root / "var/lib/adf-agent"
         self.run = root / "run/adf-agent"
+        self.hold = self.run / "hold"  # until when a failing instance is kept
         self.status = root / STATUS  # what `adf-agent status` reads; world-readable
         self.tail = root / TAIL  # the last lines of an app or build that failed: for root, adm and the agent
 

@@ -1,8 +1,10 @@
 """The app's container as it shall run: decided purely, from settings, adf.toml, image and config."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from docker.types import LogConfig
@@ -42,6 +44,12 @@ class Spec:
     log_opts: Mapping[str, str]
     labels: Mapping[str, str]
 
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits of all that makes the container; another one means that it has to be made anew."""
+        parts = {**asdict(self), "environment": sorted(self.environment.items())}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
     def arguments(self) -> dict[str, Any]:
         """For `docker.APIClient.create_container`, but for the host's part."""
         return {
@@ -51,7 +59,7 @@ class Spec:
             "ports": [(port.container, port.protocol) for port in self.ports],
             "command": list(self.command) if self.command else None,
             "user": self.user,
-            "labels": dict(self.labels),
+            "labels": {**self.labels, "adf.spec": self.fingerprint},
             "stop_timeout": math.ceil(self.stop_timeout),  # for whoever else stops it: the engine, at a shutdown
         }
 

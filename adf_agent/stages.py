@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from adf_agent import config, container, engine, health, image, lastgood, release, secret, spec, store
+from adf_agent import config, container, engine, health, hold, image, lastgood, release, secret, spec, store
 from adf_agent.background import Task, settle
 from adf_agent.build import Builder
 from adf_agent.config import AppConfig
@@ -18,15 +18,16 @@ from adf_agent.container import Container
 from adf_agent.deadline import Deadline
 from adf_agent.download import Source
 from adf_agent.engine import Engine
-from adf_agent.errors import AgentError, ConfigError, ImageError, ReleaseError
+from adf_agent.errors import AgentError, ConfigError, ReleaseError
 from adf_agent.health import Healthy
 from adf_agent.host import Host
 from adf_agent.image import Image
 from adf_agent.launch import Launch
 from adf_agent.manifest import Manifest
+from adf_agent.notation import Probe
 from adf_agent.record import Record
 from adf_agent.release import Release
-from adf_agent.root import boot_id
+from adf_agent.spec import Spec
 from adf_agent.state import Ledger
 
 STOP_SECONDS = 10.0  # for a container that never was in service: no request is in it
@@ -46,57 +47,28 @@ class Stages:
     deadline: Deadline
 
     def introduce(self) -> None:
-        """Writes down who boots what."""
+        """Writes down who boots what. What another instance id's agent left on this disk counts no more."""
         identity, settings = self.launched.identity, self.launched.settings
         structlog.contextvars.bind_contextvars(instance=identity.instance_id, release=settings.release)
-        where = {"region": identity.region, "zone": identity.zone}
-        what = {"id": identity.instance_id, "type": identity.type, "image_id": identity.image_id}
-        self.record.add(instance=what | where, release={"name": settings.release, "url": settings.release_url.shown})
+        self.record.add(
+            instance=identity.shown(), release={"name": settings.release, "url": settings.release_url.shown}
+        )
         self.record.degrade(*self.launched.warnings)
+        if not self.ledger.belong(identity.instance_id):
+            lastgood.forget(self.host.root)
 
     def docker(self) -> Engine:
-        """The engine, without what another instance id's agent left on this disk, or a crash half-done."""
+        """The engine, without what a crash left half-done."""
         reached = engine.connect(self.host.docker, self.deadline)
-        if self.ledger.state.instance_id not in ("", self.launched.identity.instance_id):
-            former = self.ledger.forget()
-            self.deadline.retry(lambda: container.remove(reached.client, former.container_id))
-            lastgood.forget(self.host.root)
-        self.ledger.note(instance_id=self.launched.identity.instance_id)
         image.discard_unfinished(reached.client, self.host.root.var)
         return reached
 
-    def in_service_already(self) -> bool:
-        """Whether this very release has been in service since the machine's last boot."""
-        state = self.ledger.state
-        return state.in_service and state.boot_id == boot_id() and self._recorded_url()
-
-    def adopt(self, reached: Engine) -> Container | None:
-        """The container that runs already, its process untouched; None where none runs."""
-        known = self.ledger.state.container_id, self.ledger.state.release_digest
-        adopted = self.deadline.retry(lambda: container.adopt(reached.client, *known))
-        if adopted:
-            last = self._last_config()
-            self.record.mask.add(last.secrets() if last else ())
-            self._introduce_container(adopted)
-        return adopted
-
-    def health_of_adopted(self, reached: Engine, adopted: Container) -> Healthy:
-        """Health of what is in service already; it is left as it is, whatever comes of it."""
-        existing = self.deadline.retry(lambda: image.find(reached.client, self.ledger.state.image))
-        if existing is None:
-            raise ImageError(
-                f"{self.ledger.state.image} is gone, though its container runs",
-                hint="Restart the instance.",
-                cause="host",
-            )
-        return self._healthy(reached, self._recorded(), existing, adopted)
-
     def release(self, docker: Task[Engine]) -> Release:
         """The release; the one recorded here where RELEASE_URL is unchanged and the image at hand."""
-        if self._recorded_url():
+        if self.is_recorded():
             settle([docker], self.deadline)
             if self.deadline.retry(lambda: image.find(docker.value.client, self.ledger.state.image)):
-                return self._introduced(self._recorded())
+                return self._introduced(self.recorded())
         elif self.ledger.state.url_digest:
             log.info("release.changed", former=self.ledger.state.release_digest[:12])
         settings = self.launched.settings
@@ -105,13 +77,18 @@ class Stages:
             return self._introduced(release.of_registry(location, name))
         folder, limits = self.host.root.var, settings.archive_limit
         obtained = release.obtain(location, name, self._source(), folder, limits, self.deadline)
-        if self._recorded_url() and obtained.digest != self.ledger.state.release_digest:
+        if self.is_recorded() and obtained.digest != self.ledger.state.release_digest:
             self.record.degrade("the bytes behind RELEASE_URL are not those that were built here before")
         return self._introduced(obtained)
 
-    def config(self) -> AppConfig:
+    def reads_config(self) -> bool:
+        """Whether config joins: an instance of a warm pool reads it when it leaves the pool."""
+        return self.launched.settings.app is not None and not self.launched.warm
+
+    def config(self, *, fall_back: bool = True) -> AppConfig:
         """The app's whole config; while the table is out of reach, the last that was in service on this instance."""
-        settings, region, last = self.launched.settings, self.launched.identity.region, self._last_config()
+        settings, region = self.launched.settings, self.launched.identity.region
+        last = self.last_config() if fall_back else None
         app, table = settings.app or "", settings.config_table
         deadline = self.deadline.within(LAST_CONFIG_SECONDS) if last else self.deadline
         try:
@@ -120,9 +97,15 @@ class Stages:
         except AgentError as error:
             if last is None or not error.transient:
                 raise
-            self.record.degrade(f"the last config that worked is in force, as it can't be read anew: {error.sentence}")
+            since = lastgood.since(self.host.root)
+            self.record.degrade(
+                f"the last config that worked, of {since}, is in force, as it can't be read anew: {error.sentence}"
+            )
             found = last
-        self._introduce_config(found, table)
+        self.record.mask.add(found.secrets())
+        if not found.values:
+            self.record.degrade(f"{found.app} has no config in {table}")
+        self.record.add(config=found.shown(table))
         return found
 
     def image(self, reached: Engine, released: Release) -> Image:
@@ -135,27 +118,38 @@ class Stages:
         self._introduced(dataclasses.replace(released, digest=digest))
         return provided
 
-    def container(self, reached: Engine, released: Release, built: Image, read: AppConfig | None) -> Container:
-        """The container, made anew: a restart of the instance means new config."""
+    def specify(self, released: Release, built: Image, read: AppConfig | None) -> Spec:
+        """The container as it shall run."""
         wishes, digest = released.manifest.container, self.ledger.state.release_digest
-        wanted = spec.specify(self.launched, wishes, built, read, digest, self._container_name())
+        return spec.specify(self.launched, wishes, built, read, digest, self.container_name())
+
+    def container(self, reached: Engine, wanted: Spec) -> Container:
+        """The container, made anew: a restart of the instance means new config."""
         former, tags = self.ledger.state.container_id, self.launched.described
         self.deadline.retry(lambda: container.remove(reached.client, former))
         told = "" if tags is None else json.dumps(dict(tags))
-        self.ledger.note(in_service=False, boot_id=boot_id(), container_id="", tags=told)
+        self.ledger.note(in_service=False, standing="", container_id="", tags=told)
         started = self.deadline.retry(lambda: container.run(reached.client, wanted))
         self.ledger.note(container_id=started.id)
-        self._introduce_container(started)
+        self.record.add(container=started.shown())
         return started
 
-    def health(
-        self, reached: Engine, released: Release, built: Image, read: AppConfig | None, started: Container
-    ) -> Healthy:
-        """Health, and with it the config that a restart may fall back on."""
-        healthy = self._healthy(reached, released, built, started)
+    def health(self, reached: Engine, manifest: Manifest, built: Image, running: Container) -> Healthy:
+        """Health of the container, which is in service from then on."""
+        probe = self.probe(manifest, built, running)
+        healthy = health.wait(reached.client, running, probe, manifest.health, self.deadline)
+        self.ledger.note(in_service=True, last_good=built.tag)
+        self.record.add(probe={"probe": str(probe), "answer": healthy.answer, "healthy": True})
+        return healthy
+
+    def probe(self, manifest: Manifest, built: Image, running: Container) -> Probe | None:
+        """How health is asked for. Raises HealthError."""
+        return health.choose(self.launched.settings, manifest.health, built, running)
+
+    def keep_config(self, read: AppConfig | None) -> None:
+        """Keeps the config that was in service, for a restart to fall back on."""
         if read:
             lastgood.save(self.host.root, self.launched.identity.instance_id, read)
-        return healthy
 
     @contextmanager
     def undone_on_failure(self, docker: Task[Engine]) -> Iterator[None]:
@@ -166,71 +160,70 @@ class Stages:
         try:
             yield
         except BaseException as error:
-            held = self.launched.settings.on_failure == "hold" and isinstance(error, AgentError)
-            if self.ledger.state.boot_id == boot_id() and not self.ledger.state.in_service and not held:
-                self._undo(docker)
-                self.record.add(container=None)
+            if not self.former_serves() and not (self.is_held() and isinstance(error, AgentError)):
+                self.undo(docker)
             raise
 
-    def _undo(self, docker: Task[Engine]) -> None:
+    def former_serves(self) -> bool:
+        """Whether what runs is a container that had been in service before this boot: no failure takes it away."""
+        return self.ledger.state.in_service and self.ledger.state.standing == "joined"
+
+    def undo(self, docker: Task[Engine] | None) -> None:
+        """Stops and removes the container, whatever state it is in; where Docker hangs, the log says that it stays."""
         window = Deadline(UNDO_SECONDS, threading.Event())
 
         def stop() -> None:
-            ready = docker.done() and not docker.failed()
-            reached = docker.value if ready else engine.connect(self.host.docker, window)
-            container.stop(reached.client, self._container_name(), STOP_SECONDS)
+            ready = docker is not None and docker.done() and not docker.failed()
+            reached = docker.value if docker and ready else engine.connect(self.host.docker, window)
+            for name in filter(None, (self.ledger.state.container_id, self.container_name())):
+                container.stop(reached.client, name, STOP_SECONDS)
 
         try:
             Task(stop).result(window)
         except (AgentError, TimeoutError) as error:  # why the boot failed is what counts
-            log.warning("container.not_removed", container=self._container_name(), reason=str(error))
+            log.warning("container.not_removed", container=self.container_name(), reason=str(error))
+        self.ledger.note_if_possible(in_service=False)
+        self.record.add(container=None)
 
-    def _container_name(self) -> str:
+    def is_held(self) -> bool:
+        """Whether a failing instance is kept for a person."""
+        return self.launched.settings.on_failure == "hold" or hold.left(self.host.root) > 0
+
+    def container_name(self) -> str:
         whole = self.host.root.whole_machine
         return container.NAME if whole else f"{container.NAME}-{self.launched.identity.instance_id}"
 
-    def _healthy(self, reached: Engine, released: Release, built: Image, running: Container) -> Healthy:
-        wishes = released.manifest.health
-        probe = health.choose(self.launched.settings, wishes, built, running)
-        healthy = health.wait(reached.client, running, probe, wishes, self.deadline)
-        self.ledger.note(in_service=True, last_good=built.tag)
-        self.record.add(probe={"probe": healthy.probe, "answer": healthy.answer, "healthy": True})
-        return healthy
-
-    def _last_config(self) -> AppConfig | None:
+    def last_config(self) -> AppConfig | None:
+        """The config that was in service last, with its secrets masked from now on; None where there is none."""
         settings, identity = self.launched.settings, self.launched.identity
         if settings.app is None:
             return None
-        return lastgood.load(self.host.root, identity.instance_id, settings.app, settings.release)
+        last = lastgood.load(self.host.root, identity.instance_id, settings.app, settings.release)
+        self.record.mask.add(last.secrets() if last else ())
+        return last
 
-    def _url_digest(self) -> str:
-        return hashlib.sha256(self.launched.settings.release_url.url.encode()).hexdigest()
-
-    def _recorded_url(self) -> bool:
+    def is_recorded(self) -> bool:
+        """Whether RELEASE_URL is that of the release recorded here."""
         state = self.ledger.state
         ours = state.instance_id == self.launched.identity.instance_id
         return ours and bool(state.image) and state.url_digest == self._url_digest()
 
-    def _recorded(self) -> Release:
+    def recorded(self) -> Release:
+        """The release recorded here: nothing is fetched again."""
         state, settings = self.ledger.state, self.launched.settings
         manifest = Manifest.parse(state.manifest.encode())
         return Release(settings.release_url, settings.release, state.release_digest, manifest, recorded=True)
 
+    def recorded_stop_timeout(self) -> float:
+        """Seconds from SIGTERM to SIGKILL, as the release recorded here wishes; without one, the default."""
+        return Manifest.parse(self.ledger.state.manifest.encode()).container.stop_timeout
+
+    def _url_digest(self) -> str:
+        return hashlib.sha256(self.launched.settings.release_url.url.encode()).hexdigest()
+
     def _introduced(self, released: Release) -> Release:
-        parts = {"name": released.name, "url": released.location.shown, "digest": released.digest}
-        self.record.add(release={**parts, "size": released.size})
+        self.record.add(release=released.shown())
         return released
-
-    def _introduce_config(self, found: AppConfig, table: str) -> None:
-        self.record.mask.add(found.secrets())
-        if not found.values:
-            self.record.degrade(f"{found.app} has no config in {table}")
-        parts = {"table": table, "partitions": list(config.partitions(found.app, found.release).values())}
-        self.record.add(config={**parts, "keys": len(found.values), "revision": found.revision})
-
-    def _introduce_container(self, running: Container) -> None:
-        ports = [str(port) for port in running.ports]
-        self.record.add(container={"id": running.id, "name": running.name, "address": running.address, "ports": ports})
 
     def _source(self) -> Source:
         settings, region = self.launched.settings, self.launched.identity.region

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adf_agent.errors import AgentError
 from adf_agent.root import Root, boot_id
@@ -65,6 +65,12 @@ def _fill(part: Path, data: bytes, mode: int, durable: bool) -> None:  # noqa: F
             os.fsync(handle)
 
 
+# Noted before the call that brings it about, so that after a crash what was begun is done again, to its end:
+# "" nobody was told; joining, joined; leaving, to come back at the next start; draining and drained, on an operator's
+# word, to stay away.
+Standing = Literal["", "joining", "joined", "leaving", "draining", "drained"]
+
+
 @dataclasses.dataclass(frozen=True)
 class State:
     """What the agent knows of this instance from its former runs; empty on a first boot."""
@@ -80,6 +86,9 @@ class State:
     last_good: str = ""  # the image that was in service last
     tags: str = ""  # those that EC2 told in this boot, as JSON, where IMDS has none
     images: tuple[str, ...] = ()  # every image that this agent tagged and has not pruned
+    boots: int = 0  # of the machine, as far as the agent saw them
+    standing: Standing = ""  # how far balancers and group know of the container in this boot: see `Standing`
+    given_up: str = ""  # why this instance was given up for good: ABANDON was sent, or Unhealthy reported
 
 
 def load(root: Root) -> State:
@@ -110,15 +119,34 @@ class Ledger:
         self.state = dataclasses.replace(self.state, **changes)
         save(self._root, self.state)
 
+    def note_if_possible(self, **changes: Any) -> None:
+        """As `note`, for when what follows must be done on a full disk too."""
+        with contextlib.suppress(AgentError):
+            self.note(**changes)
+
+    def begin(self) -> None:
+        """Notes the machine's boot: what is true of one boot only is no longer so after another."""
+        if self.state.boot_id != boot_id():
+            boots = self.state.boots + 1
+            self.note(boot_id=boot_id(), boots=boots, in_service=False, standing="", tags="")
+
+    def belong(self, instance_id: str) -> bool:
+        """Makes the state that of *instance_id*. Where it was another one's, False, and it starts anew.
+
+        Kept are the images, to be pruned, and the former container, to be removed.
+        """
+        former = self.state
+        ours = former.instance_id in ("", instance_id)
+        if not ours:
+            self.state = State(
+                boot_id=former.boot_id, boots=former.boots, container_id=former.container_id, images=former.images
+            )
+        self.note(instance_id=instance_id)
+        return ours
+
     def tags(self) -> dict[str, str] | None:
         """The tags that EC2 told since the machine's last boot, None where it was not asked."""
-        known = self.state.tags and self.state.boot_id == boot_id()
-        return dict(json.loads(self.state.tags)) if known else None
-
-    def forget(self) -> State:
-        """Starts anew, as on an instance that never ran, but for the images, to be pruned; returns the former state."""
-        former, self.state = self.state, State(images=self.state.images)
-        return former
+        return dict(json.loads(self.state.tags)) if self.state.tags else None
 
     def keep(self, image: str) -> None:
         """Notes *image* as the release's, and as one of the agent's own."""

@@ -48,7 +48,7 @@ def test_a_release_boots_to_an_app_that_answers_and_the_record_tells_how(machine
     assert booted.code == 0, booted.log
     assert page(port) == "first"
     assert booted.status["phase"] == "in service"
-    names = ["settings", "docker", "release", "image", "container", "health"]
+    names = ["settings", "docker", "release", "image", "container", "health", "report"]
     assert stages(machine) == dict.fromkeys(names, "done")
     assert booted.status["release"]["name"] == "v1"
     assert booted.status["container"]["ports"] == [f"{port}:8000"]
@@ -91,7 +91,7 @@ def test_the_agent_alone_restarted_adopts_what_runs(machine: Machine) -> None:
     again = machine.run("boot")
     assert again.code == 0, again.log
     assert machine.containers()[0].attrs["State"]["Pid"] == before
-    assert set(stages(machine)) == {"settings", "docker", "container", "health"}
+    assert set(stages(machine)) == {"settings", "docker", "container"}
 
 
 def test_a_restarted_instance_reuses_the_image_and_makes_a_new_container(machine: Machine) -> None:

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 # Data flows one way: a module imports only from those that stand before it.
 ORDER = [
-    "errors", "deadline", "background", "aws", "location", "mask", "log", "notation", "manifest", "userdata",
-    "settings", "instance", "root", "state", "record", "launch", "dockerignore", "tarball", "archive", "download",
-    "web", "store", "release", "secret", "config", "lastgood", "engine", "build", "image", "spec", "container",
-    "health", "report", "host", "stages", "boot", "supervise", "status", "cli", "__main__",
+    "errors", "deadline", "background", "aws", "balancer", "group", "fleet", "location", "mask", "log", "notation",
+    "manifest", "userdata", "settings", "instance", "root", "state", "hold", "record", "launch", "dockerignore",
+    "tarball", "archive", "download", "web", "store", "release", "secret", "config", "lastgood", "engine", "build",
+    "image", "spec", "container", "health", "host", "report", "stages", "serving", "boot", "leave", "notices",
+    "phases", "works", "vitals", "notify", "supervise", "status", "order",
+    "clients", "cli", "__main__",
 ]  # fmt: skip
 APART = {"ops", "sandbox"}
-EDGE = {"cli"} | APART  # where clients are made
+EDGE = {"cli", "clients"} | APART  # where clients are made
 CLIENTS = {"boto3", "DockerClient", "APIClient", "from_env"}
 
 PACKAGE = Path(adf_agent.__file__).parent

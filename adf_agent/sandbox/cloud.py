@@ -2,14 +2,25 @@
 
 import logging
 import os
+import threading
+from collections import Counter
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import boto3
 import requests
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from werkzeug.serving import make_server
 
+from adf_agent.sandbox.front import AwsFault, Front
 from adf_agent.sandbox.imds import Imds, Instance
+
+
+class Drain(Protocol):
+    """Where requests are balanced to the instance; a Group waits for it before it terminates."""
+
+    @property
+    def draining(self) -> bool: ...
 
 
 class Cloud:
@@ -20,22 +31,36 @@ class Cloud:
     ) -> None:
         self.imds = Imds(instance, address, imds_port)
         self.endpoint = ""
-        self._moto = ThreadedMotoServer(address, port, verbose=False)
+        self.front = Front()
+        self.pools: dict[str, Drain] = {}  # by target group's ARN or classic load balancer's name
+        self._place = address, port
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it writes a line a request
         with ExitStack() as stack:
             stack.enter_context(self.imds)
-            self._moto.start()
-            stack.callback(self._moto.stop)
-            self.endpoint = "http://{}:{}".format(*self._moto.get_host_and_port())
+            self._serve(stack)
             self.reset()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How often each call was made: "dynamodb:PutItem", "elasticloadbalancing:RegisterTargets"."""
+        return self.front.calls
+
+    @property
+    def faults(self) -> list[AwsFault]:
+        """What is to fail; the first that matches counts."""
+        return self.front.faults
+
+    @faults.setter
+    def faults(self, faults: list[AwsFault]) -> None:
+        self.front.faults = faults
 
     def environment(self) -> dict[str, str]:
         """What an agent needs to take this for AWS. Region and credentials are not in it: they come from IMDS."""
@@ -59,6 +84,16 @@ class Cloud:
     def enforce_permissions(self) -> None:
         """From now on only what a caller's IAM policies allow is answered. moto does not evaluate conditions."""
         self._post("reset-auth", b"0")
+
+    def _serve(self, stack: ExitStack) -> None:
+        address, port = self._place
+        server = make_server(address, port, self.front, threaded=True, request_handler=MotoRequestHandler)
+        self.endpoint = f"http://{address}:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="moto", daemon=True)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(server.shutdown)
+        stack.callback(self.front.closing.set)
 
     def _post(self, what: str, data: bytes) -> None:
         requests.post(f"{self.endpoint}/moto-api/{what}", data, timeout=10).raise_for_status()

@@ -37,6 +37,7 @@ class Instance:
     private_ip: str = "127.0.0.1"
     user_data: bytes | None = None
     tags: dict[str, str] | None = None  # None: instance tags are not switched on in IMDS
+    life_cycle: str = "on-demand"  # or "spot"
     target_lifecycle_state: str | None = None
     spot_action: dict[str, str] | None = None
     rebalance: dict[str, str] | None = None
@@ -93,6 +94,7 @@ def content(instance: Instance, now: datetime) -> dict[str, bytes]:
         "meta-data/events/recommendations/rebalance": instance.rebalance,
         f"meta-data/iam/security-credentials/{instance.role}": credentials(instance, now) if instance.role else None,
         "meta-data/instance-id": instance.instance_id,
+        "meta-data/instance-life-cycle": instance.life_cycle,
         "meta-data/instance-type": instance.type,
         "meta-data/local-ipv4": instance.private_ip,
         "meta-data/placement/availability-zone": instance.zone,

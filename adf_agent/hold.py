@@ -1,0 +1,31 @@
+"""An operator's word that a failing instance be kept for a person: until when, told by a file."""
+
+import contextlib
+import time
+
+from adf_agent.root import Root
+from adf_agent.state import write
+
+DEFAULT_SECONDS = 7200.0  # under `ADF_ON_FAILURE=hold`: long enough for a person to come, and to prolong it
+
+
+def uptime() -> float:
+    """Seconds since the machine's boot, its suspensions included: no change of the wall clock moves it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def begin(root: Root, seconds: float) -> None:
+    """Keeps a failing instance for *seconds* from now. Raises AgentError."""
+    write(root.hold, f"{uptime() + seconds:.0f}\n".encode(), 0o644)
+
+
+def end(root: Root) -> None:
+    """Lets go. Raises OSError."""
+    root.hold.unlink(missing_ok=True)
+
+
+def left(root: Root) -> float:
+    """Seconds that a failing instance is kept yet; 0 where nobody asked for it."""
+    with contextlib.suppress(OSError, ValueError):
+        return max(0.0, float(root.hold.read_text()) - uptime())
+    return 0.0

@@ -1,0 +1,178 @@
+"""Leaving without cutting a request: deregistered, drained by the load balancer's word, stopped, and the group told."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+
+import structlog
+
+from adf_agent import container, engine, report
+from adf_agent.background import Task
+from adf_agent.balancer import Balancer
+from adf_agent.deadline import Deadline
+from adf_agent.errors import AgentError, ReportError
+from adf_agent.group import Group, Hook
+from adf_agent.stages import Stages
+
+Why = Literal["terminated", "warmed", "standby", "spot", "rebalance", "drain", "stop", "reload"]
+
+# Seconds. The longest deregistration delay that a load balancer may have is an hour; stopping and the hook come after.
+LONGEST_SECONDS = 3600.0 + 300.0
+# For SIGTERM: a load balancer's default deregistration delay (300) and the container's default stop_timeout (30), and
+# what the calls take. systemd's TimeoutStopSec and upstart's kill timeout have to be longer than this.
+STOP_SECONDS = 345.0
+SPOT_SECONDS = 120.0  # the notice comes two minutes before the end
+MARGIN_SECONDS = 5.0  # of a budget, for the calls behind the stop
+BLIND_SECONDS = 300.0  # to wait where the load balancer may not be asked: its default deregistration delay
+FIRST_SECONDS, GROWTH, POLL_SECONDS = 0.2, 1.5, 2.0
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to leave. *by_group*: the group itself deregisters what is attached to it, and is waited for."""
+
+    why: Why
+    budget: float  # seconds for all of it
+    by_group: bool
+    hook: bool  # our terminate hook waits at the end of it
+    stops: bool  # the container too
+
+    def draining(self, stop_timeout: float) -> float:
+        """Seconds that the load balancers may take, so that the container still has its *stop_timeout*."""
+        return max(0.0, self.budget - (stop_timeout if self.stops else 0.0) - MARGIN_SECONDS)
+
+
+def plan(why: Why, notice: float | None = None) -> Plan:
+    """The plan for *why*; *notice*, seconds, is how soon a spot instance ends."""
+    budgets: dict[Why, float] = {"stop": STOP_SECONDS, "spot": SPOT_SECONDS if notice is None else notice}
+    by_group = why in ("terminated", "warmed", "standby")
+    hook = why in ("terminated", "warmed")
+    return Plan(why, budgets.get(why, LONGEST_SECONDS), by_group, hook, stops=why != "standby")
+
+
+class Leaving:
+    """One way out, by *plan*. Whatever fails on it is named, and the next step taken: the end comes anyway."""
+
+    def __init__(self, do: Stages, plan: Plan, stop: threading.Event, *, grouped: bool) -> None:
+        self._do, self._plan, self._grouped = do, plan, grouped
+        self._deadline = Deadline(plan.budget, stop)
+        self._began = time.monotonic()
+        self._steps: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Takes every step within the budget. Raises Stopped."""
+        state, patience = self._do.ledger.state, self._do.recorded_stop_timeout()
+        log.info("drain.started", why=self._plan.why, budget=self._plan.budget, stop_timeout=patience)
+        if state.standing or self._plan.by_group:
+            window = self._deadline.within(self._plan.draining(patience))
+            place = self._step("group", lambda: self._find(window), window) if self._grouped else None
+            with self._waiting(place) as hook:
+                self._let_go(place, window)
+                self._stop_container(patience)
+                if place and hook:
+                    self._complete(place, hook)
+        else:  # nobody was told of it
+            self._stop_container(patience)
+        self._do.ledger.note_if_possible(standing="drained" if self._plan.why == "drain" else "")
+        log.info("drain.finished", why=self._plan.why, seconds=self._seconds())
+
+    def _let_go(self, place: Group | None, window: Deadline) -> None:
+        standing = "draining" if self._plan.why == "drain" else "leaving"
+        self._do.ledger.note_if_possible(standing=standing)  # before the first call: a crash must not forget it
+        mine = report.own(self._do.host, self._do.launched)
+        others: list[Balancer] = []
+        if place:
+            others = self._step("attached", lambda: self._attached(place, window), window) or []
+        for each in mine if self._plan.by_group else [*mine, *others]:
+            self._step(f"deregistered from {each.name}", partial(window.retry, each.deregister), window)
+        for each in [*mine, *others]:
+            self._step(f"drained by {each.name}", partial(self._drained, each, window), window)
+
+    def _find(self, window: Deadline) -> Group | None:
+        return report.find(self._do.host, self._do.launched.identity, window)
+
+    def _attached(self, place: Group, window: Deadline) -> list[Balancer]:
+        return report.attached(self._do.host, self._do.launched, place, self._do.record, window)
+
+    def _drained(self, balancer: Balancer, window: Deadline) -> None:
+        """Returns when the load balancer says that it has let go; where it may not be asked, after a while."""
+        pause, state = FIRST_SECONDS, "draining"
+        while state not in ("out", "idle") and not window.expired():
+            try:
+                state = window.retry(balancer.ask).state
+            except ReportError as error:
+                if not error.transient:
+                    log.warning("drain.blind", balancer=balancer.name, seconds=BLIND_SECONDS)
+                    window.wait(BLIND_SECONDS)
+                raise
+            if state not in ("out", "idle"):
+                window.wait(pause)
+            pause = min(pause * GROWTH, POLL_SECONDS)
+        if state not in ("out", "idle"):
+            raise ReportError(f"{balancer.name} has not let go in {window.seconds:.0f} s")
+
+    def _stop_container(self, patience: float) -> None:
+        if not self._plan.stops:
+            return
+        name = self._do.ledger.state.container_id
+        seconds = max(1.0, min(patience, self._deadline.remaining() - MARGIN_SECONDS / 2))
+
+        def stop() -> None:
+            reached = engine.connect(self._do.host.docker, self._deadline)
+            if name:
+                container.stop(reached.client, name, seconds)
+
+        if name:
+            self._step("container stopped", stop, self._deadline)
+            self._do.record.add(container=None)
+
+    @contextmanager
+    def _waiting(self, place: Group | None) -> Iterator[Hook | None]:
+        """Our terminate hook, kept waiting meanwhile; None where there is none, or not for this."""
+        over = threading.Event()
+        hook = self._step("hook", lambda: self._hook(place), self._deadline) if place and self._plan.hook else None
+        if place and hook:
+            Task(lambda: report.beat(place, hook, over))
+        try:
+            yield hook
+        finally:
+            over.set()
+
+    def _hook(self, place: Group) -> Hook | None:
+        wanted = self._do.launched.settings.terminate_hook
+        return report.our_hook(place, "terminate", wanted, self._do.record, self._deadline)
+
+    def _complete(self, place: Group, hook: Hook) -> None:
+        host, identity = self._do.host, self._do.launched.identity
+        self._step(
+            f"{hook.name} completed",
+            lambda: report.complete(place, hook, "CONTINUE", host, identity, self._deadline),
+            self._deadline,
+        )
+
+    def _step(self, what: str, call: Callable[[], T], window: Deadline) -> T | None:
+        """What *call* returns, None where it fails or does not end within *window*; when it ended is written down."""
+        try:
+            value = Task(call).result(window)
+        except TimeoutError:
+            self._failed(what, f"not within {window.seconds:.0f} s")
+            return None
+        except AgentError as error:
+            self._failed(what, error.sentence)
+            return None
+        self._steps[what] = self._seconds()
+        log.info("drain.step", step=what, seconds=self._steps[what])
+        self._do.record.add(drain={"why": self._plan.why, "steps": self._steps})
+        return value
+
+    def _failed(self, what: str, reason: str) -> None:
+        self._do.record.degrade(f"drain: {what}: {reason}")
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._began, 3)

@@ -1,0 +1,119 @@
+"""What has been in service since the machine's boot: gone on with, started again, or made anew with new config."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from adf_agent import container, image, report
+from adf_agent.config import AppConfig
+from adf_agent.container import Container
+from adf_agent.engine import Engine
+from adf_agent.errors import AgentError, ConfigError, ImageError
+from adf_agent.image import Image
+from adf_agent.manifest import Manifest
+from adf_agent.notation import Probe
+from adf_agent.report import Joined, Member
+from adf_agent.stages import Stages
+
+
+@dataclass(frozen=True)
+class Service:
+    """A container in service, with what it takes to look after it. *client* is Docker's."""
+
+    container: Container
+    client: Any
+    probe: Probe | None
+    manifest: Manifest
+
+
+def is_known(do: Stages) -> bool:
+    """Whether this very release has been in service since the machine's last boot."""
+    return do.ledger.state.in_service and do.is_recorded()
+
+
+def again(do: Stages, member: Member) -> Service:
+    """The container in service: its process untouched where it runs, else started again, with the config it had.
+
+    Where balancers and group know of it, no AWS call is made. Raises AgentError or Stopped; nothing is undone.
+    """
+    reached = do.record.stage("docker", do.docker)
+    running = do.record.stage("container", lambda: _again(do, reached))
+    built, manifest = _image(do, reached), do.recorded().manifest
+    if not (running.adopted and do.ledger.state.standing == "joined"):
+        do.record.stage("health", lambda: do.health(reached, manifest, built, running))
+    if do.ledger.state.standing != "joined":
+        member.begin(do.deadline)
+        do.record.stage("report", lambda: join(do, member))
+    return Service(running, reached.client, do.probe(manifest, built, running), manifest)
+
+
+def _again(do: Stages, reached: Engine) -> Container:
+    known = do.ledger.state.container_id, do.ledger.state.release_digest
+    last = do.last_config()  # its secrets are masked from now on
+    found = do.deadline.retry(lambda: container.adopt(reached.client, *known))
+    found = found or do.deadline.retry(lambda: container.start_again(reached.client, *known))
+    if found is None:  # somebody removed it
+        config = last or (do.config() if do.reads_config() else None)
+        return do.container(reached, do.specify(do.recorded(), _image(do, reached), config))
+    do.record.add(container=found.shown())
+    return found
+
+
+def _image(do: Stages, reached: Engine) -> Image:
+    found = do.deadline.retry(lambda: image.find(reached.client, do.ledger.state.image))
+    if found is None:
+        hint = "Restart the instance."
+        raise ImageError(f"{do.ledger.state.image} is gone, though it was in service", hint=hint, cause="host")
+    return found
+
+
+def reload(do: Stages, member: Member, leave: Callable[[], object]) -> Service | None:
+    """The container made anew where settings or config have changed since it was made; None where they have not.
+
+    *leave* deregisters, drains and stops the former one. What fails before that leaves the former one in service, and
+    is raised as NotReloadedError. Raises AgentError or Stopped.
+    """
+    try:
+        wanted, reached, read, built = _wanted(do)
+        known = do.ledger.state.container_id, do.ledger.state.release_digest
+        former = container.adopt(reached.client, *known)
+    except AgentError as error:
+        raise NotReloadedError(error) from error
+    if former and former.fingerprint == wanted.fingerprint:
+        return None
+    leave()
+    member.begin(do.deadline)
+    running = do.record.stage("container", lambda: do.container(reached, wanted))
+    manifest = do.recorded().manifest
+    do.record.stage("health", lambda: do.health(reached, manifest, built, running))
+    do.keep_config(read)
+    do.record.stage("report", lambda: join(do, member))
+    return Service(running, reached.client, do.probe(manifest, built, running), manifest)
+
+
+class NotReloadedError(AgentError):
+    """Why the former container stays in service."""
+
+    def __init__(self, error: AgentError) -> None:
+        super().__init__(f"the reload failed, the former config serves on: {error.sentence}", hint=error.hint)
+
+
+def _wanted(do: Stages) -> tuple[Any, Engine, AppConfig | None, Image]:
+    if not do.is_recorded():
+        raise ConfigError(
+            "RELEASE_URL is another one than was booted here",
+            hint="A new release takes a new instance, or a restart of this one.",
+        )
+    reached = do.record.stage("docker", do.docker)
+    read = do.record.stage("config", lambda: do.config(fall_back=False)) if do.reads_config() else None
+    built = _image(do, reached)
+    return do.specify(do.recorded(), built, read), reached, read, built
+
+
+def join(do: Stages, member: Member, *, serves: bool = True) -> Joined:
+    """Tells load balancers and group; what was begun and not ended in a crash is done again at the next start."""
+    do.ledger.note(standing="joining")
+    joined = report.join(do.host, do.record, do.launched, member, do.deadline, serves=serves)
+    do.ledger.note(standing="joined" if serves else "")
+    member.end()
+    return joined

@@ -1,0 +1,218 @@
+"""`adf-agent run`: one loop that sees, decides by `phases.next_state`, and sets each phase's work going."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+import structlog
+
+from adf_agent import hold, leave, phases, serving
+from adf_agent.background import Task
+from adf_agent.deadline import Deadline
+from adf_agent.errors import AgentError, Stopped
+from adf_agent.host import Host
+from adf_agent.notices import Watch
+from adf_agent.notify import Notify
+from adf_agent.phases import Phase, Policy, Seen, State
+from adf_agent.record import Record
+from adf_agent.serving import Service
+from adf_agent.state import Ledger
+from adf_agent.vitals import ExitWatch, Vitals
+from adf_agent.works import Works
+
+TICK_SECONDS = 1.0  # for what nobody wakes the loop for: the watchdog, the clock
+END_SECONDS = 30.0  # for a work that is called off to take back what it did: more than stages.UNDO_SECONDS
+CLOSE_SECONDS = 3.0  # for the last word of the fleet record
+JITTER = 0.5  # of ADF_UNHEALTHY_AFTER at most: what all instances feel at once must not replace all at once
+Asked = Literal["", "stop", "drain", "reload"]
+log = structlog.get_logger()
+
+
+class Work:
+    """What a phase has to do, in a thread of its own, once the *former* work, called off, has ended."""
+
+    def __init__(
+        self, call: Callable[[threading.Event], Service | None], former: "Work | None", ended: Callable[[], object]
+    ) -> None:
+        self.stop = threading.Event()
+        if former:
+            former.stop.set()
+        self.task = Task(partial(self._run, call, former))
+        self.task.future.add_done_callback(lambda _: ended())
+
+    def _run(self, call: Callable[[threading.Event], Service | None], former: "Work | None") -> Service | None:
+        if former:
+            with suppress(TimeoutError, AgentError, Stopped):
+                former.task.result(Deadline(END_SECONDS, self.stop))
+        return call(self.stop)
+
+    def outcome(self) -> Service | AgentError | Literal["running"] | None:
+        """What it came to: a service, or None where there is none; or why it failed."""
+        if not self.task.done():
+            return "running"
+        error = self.task.future.exception()
+        if error is None:
+            return self.task.value
+        if isinstance(error, AgentError):
+            return error
+        log.error("unexpected", exc_info=error)
+        hint = "This is a fault of adf-agent's: please report it, with the lines of its log."
+        return AgentError(f"unexpected: {type(error).__name__}", hint=hint)
+
+
+class Supervisor:
+    """The life of the agent on one instance. Clients, service manager and clock are handed in."""
+
+    def __init__(
+        self,
+        host: Host,
+        record: Record,
+        ledger: Ledger,
+        notify: Notify,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._host, self._record, self._ledger, self._notify, self._clock = host, record, ledger, notify, clock
+        self._woken: SimpleQueue[None] = SimpleQueue()  # its put may be called by a signal's handler
+        self._asked: Asked = ""
+        self._end, self._exit_end = threading.Event(), threading.Event()
+        self._watch = Watch(host.metadata(Deadline(0, self._end)), self._wake, self._end)
+        self._works = Works(host, record, ledger, self._watch, patience)
+        self._vitals: Vitals | None = None
+        self._exit: ExitWatch | None = None
+        self._policy = Policy()
+        self._state = State(Phase.STARTING, clock())
+        self._work: Work | None = Work(self._works.start, None, self._wake)
+
+    def ask(self, what: Asked) -> None:
+        """`stop`, `drain` or `reload`, on somebody's word; a signal's handler may call it. Stop outranks the others."""
+        if self._asked != "stop":
+            self._asked = what
+        self._wake()
+
+    def run(self) -> int:
+        """Until the end. Returns the exit code: 0 where it left as it was told, the stage's where it failed."""
+        try:
+            while self._state.phase not in phases.ENDS:
+                self._wait()
+                state = phases.next_state(self._state, self._see(), self._policy, self._clock())
+                if state != self._state:
+                    former, self._state = self._state, state
+                    self._enter(state, former)
+        finally:
+            self._end.set()
+            self._exit_end.set()
+            self._works.close(CLOSE_SECONDS)
+        return self._state.error.exit_code if self._state.error else 0
+
+    def _wake(self) -> None:
+        self._woken.put(None)
+
+    def _wait(self) -> None:
+        self._notify.feed()
+        with suppress(Empty):
+            self._woken.get(timeout=TICK_SECONDS)
+            while True:
+                self._woken.get_nowait()
+
+    def _see(self) -> Seen:
+        outcome = self._work.outcome() if self._work else "running"
+        if isinstance(outcome, Service):
+            self._look_after(outcome)
+        do, member = self._works.do, self._works.member
+        return Seen(
+            work=outcome if isinstance(outcome, AgentError | str) else "served" if outcome else "done",
+            notices=self._watch.seen,
+            asked=self._asked,
+            exited=self._exit is not None and self._exit.exited,
+            host=self._vitals.host if self._vitals else "",
+            held=self._held(outcome),
+            known=do is not None and serving.is_known(do),
+            standing=self._ledger.state.standing,
+            grouped=member is None or member.grouped,
+        )
+
+    def _held(self, outcome: object) -> float:
+        """Seconds that a failing instance is kept yet; by ADF_ON_FAILURE=hold they begin with the failure."""
+        begins = self._state.phase is Phase.BOOTING and isinstance(outcome, AgentError)
+        do = self._works.do
+        if begins and do and do.launched.settings.on_failure == "hold" and not hold.left(self._host.root):
+            hold.begin(self._host.root, hold.DEFAULT_SECONDS)
+        return hold.left(self._host.root)
+
+    def _look_after(self, service: Service) -> None:
+        if self._vitals is None:
+            self._vitals = Vitals(self._host, self._record, self._wake, self._end)
+        if self._vitals.service is not service:
+            self._exit_end.set()
+            self._exit_end = threading.Event()
+            self._vitals.service, self._exit = service, ExitWatch(service, self._wake, self._exit_end)
+
+    def _enter(self, state: State, former: State) -> None:
+        """Writes down the state that was just entered, and sets its work going."""
+        if state.unhealthy and not former.unhealthy:
+            self._record.degrade("the group was told that this instance is unhealthy")
+            Work(self._works.report_unhealthy, None, self._wake)
+        if former.restarts and not state.restarts:
+            self._record.trouble("app", "")
+        if (state.phase, state.since) == (former.phase, former.since):
+            return
+        log.info("phase", phase=state.phase, former=former.phase, why=state.why)
+        if former.phase is Phase.STARTING and state.phase is not Phase.FAILING:
+            self._ready()
+        self._consume(state)
+        self._write_down(state, former)
+        call = self._call(state)
+        self._work = Work(call, self._work, self._wake) if call else None
+
+    def _call(self, state: State) -> Callable[[threading.Event], Service | None] | None:
+        works = self._works
+        calls: dict[Phase, Callable[[threading.Event], Service | None]] = {
+            Phase.STARTING: works.start,
+            Phase.BOOTING: works.boot,
+            Phase.RESTARTING: partial(works.again, state),
+            Phase.JOINING: partial(works.again, state),
+            Phase.RELOADING: works.reload,
+            Phase.LEAVING: partial(works.leave, state),
+            Phase.FAILING: lambda _: works.give_up(state),
+        }
+        return calls.get(state.phase)
+
+    def _ready(self) -> None:
+        """Settings are read: from here on it is known how long app and host may fail."""
+        self._notify.ready()
+        if do := self._works.do:
+            settings = do.launched.settings
+            after = settings.unhealthy_after * (1 + random.uniform(0, JITTER))  # noqa: S311  no secret
+            held = hold.DEFAULT_SECONDS if settings.on_failure == "hold" else 0.0
+            self._policy = Policy(after + held, settings.rebalance == "drain")
+
+    def _consume(self, state: State) -> None:
+        """What was asked for is being done."""
+        if self._asked == "drain" and state.phase is Phase.LEAVING:
+            self._asked = ""
+        if self._asked == "reload" and state.phase in (Phase.RELOADING, Phase.STARTING):
+            self._asked = ""
+        if state.phase is Phase.LEAVING and self._vitals:
+            self._vitals.service = None
+            self._exit_end.set()
+        if state.phase is Phase.LEAVING and state.why == "stop":
+            self._notify.stopping(leave.STOP_SECONDS)
+        if state.phase in (Phase.STARTING, Phase.STOPPED):
+            self._ledger.note_if_possible(standing="")
+
+    def _write_down(self, state: State, former: State) -> None:
+        if state.phase in (Phase.RESTARTING, Phase.RELOADING, Phase.STARTING) or former.phase is Phase.STANDBY:
+            self._record.begin()
+        if state.error and (
+            state.phase is Phase.HELD or (state.phase is Phase.FAILING and former.phase is not Phase.HELD)
+        ):
+            self._record.fail(state.error, "held" if state.phase is Phase.HELD else "failed")
+        elif state.phase is not Phase.FAILED:
+            shown = {Phase.STARTING: Phase.BOOTING, Phase.FAILING: Phase.FAILED}.get(state.phase, state.phase)
+            self._record.add(phase=str(shown), restarts=state.restarts)

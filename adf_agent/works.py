@@ -1,0 +1,178 @@
+"""What each phase of the agent has to do, as `supervise` sets it going: all that acts, and nothing that decides."""
+
+import random
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from adf_agent import boot, container, leave, phases, report, serving
+from adf_agent.deadline import Deadline
+from adf_agent.errors import AgentError
+from adf_agent.fleet import Fleet
+from adf_agent.host import Host
+from adf_agent.leave import Leaving
+from adf_agent.notices import Watch
+from adf_agent.phases import State
+from adf_agent.record import Record
+from adf_agent.report import Member
+from adf_agent.serving import NotReloadedError, Service
+from adf_agent.stages import Stages
+from adf_agent.state import Ledger
+
+GIVE_UP_SECONDS = 15.0  # to have the group told of a failed boot
+NOTICES_SECONDS = 5.0  # to be waited for at the start; a metadata service that is silent says nothing new
+SPREAD = 0.25  # of a pause between two restarts, more or less: a fleet must not knock at its database in step
+log = structlog.get_logger()
+
+
+class Works:
+    """Each returns the service that it has brought about, None where there is none. Raises AgentError, Stopped."""
+
+    def __init__(self, host: Host, record: Record, ledger: Ledger, watch: Watch, patience: float) -> None:
+        self.do: Stages | None = None  # once the settings are read
+        self.member: Member | None = None
+        self.fleet: Fleet | None = None
+        self._host, self._record, self._ledger, self._watch, self._patience = host, record, ledger, watch, patience
+
+    def start(self, stop: threading.Event) -> None:
+        """The settings, and the first word of the metadata service on what the group has in mind."""
+        self.do = boot.read(self._host, self._record, self._ledger, Deadline(self._patience, stop))
+        self.fleet = self.fleet or tell_fleet(self.do)
+        self._watch.asked.wait(NOTICES_SECONDS)
+
+    def boot(self, stop: threading.Event) -> Service | None:
+        do = self._staged()
+        return boot.boot(replace(do, deadline=Deadline(do.deadline.remaining(), stop)), self._membership())
+
+    def again(self, state: State, stop: threading.Event) -> Service:
+        """Has the service run again, after a pause that grows with its restarts."""
+        if state.phase is phases.Phase.RESTARTING:
+            self._explain(state)
+            Deadline(phases.LONGEST_PAUSE * 2, stop).wait(
+                phases.pause(state.restarts) * random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311  no secret
+            )
+        return serving.again(self._anew(stop), self._membership())
+
+    def reload(self, stop: threading.Event) -> Service | None:
+        """Settings and config anew; what can't be read leaves everything as it is."""
+        before, reloading = self._staged(), Deadline(self._patience, stop)
+        try:
+            do = boot.read(self._host, self._record, self._ledger, reloading)
+            out = Leaving(before, leave.plan("reload"), stop, grouped=self._watch.seen.target is not None)
+            service = serving.reload(do, self._membership(do), out.run)
+        except NotReloadedError as error:
+            self._reloaded(error.sentence)
+            return None
+        except AgentError as error:
+            if error.stage == "settings":
+                self._reloaded(NotReloadedError(error).sentence)
+                return None
+            self._reloaded(f"the reload failed: {error.sentence}")
+            raise
+        self.do = do
+        self._reloaded("")
+        return service
+
+    def _reloaded(self, trouble: str) -> None:
+        self._record.trouble("reload", trouble)
+        self._record.add(reload={"ended": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "error": trouble})
+
+    def leave(self, state: State, stop: threading.Event) -> None:
+        """Out of service, for the reason that *state* names."""
+        if self.member:
+            self.member.end()
+        if self.do and state.why:
+            seen = self._watch.seen
+            notice = _seconds_until(seen.spot_time) if state.why == "spot" else None
+            Leaving(self.do, leave.plan(state.why, notice), stop, grouped=seen.target is not None).run()
+
+    def give_up(self, state: State) -> None:
+        """Has the group replace this instance after a failed boot; what was kept of it for a person goes now."""
+        if self.do and state.error:
+            self.do.undo(None) if not self.do.former_serves() else None
+        try:
+            give_up(self._host, self._record, self._ledger, self.do, state.error)
+        finally:
+            if self.member:
+                self.member.end()
+
+    def report_unhealthy(self, stop: threading.Event) -> None:
+        """Has the group replace this instance, which was in service."""
+        do = self._anew(stop)
+        if place := report.find(do.host, do.launched.identity, do.deadline):
+            do.deadline.retry(place.report_unhealthy)
+            self._ledger.note_if_possible(given_up="it was reported Unhealthy")
+            log.info("report.unhealthy", group=place.name)
+
+    def close(self, seconds: float) -> None:
+        """Has the fleet record say the last word."""
+        if self.fleet:
+            self.fleet.close(seconds)
+
+    def _staged(self) -> Stages:
+        if self.do is None:
+            raise AgentError("the settings have not been read")
+        return self.do
+
+    def _anew(self, stop: threading.Event) -> Stages:
+        do = self._staged()
+        return replace(do, deadline=Deadline(do.launched.settings.boot_timeout, stop))
+
+    def _membership(self, do: Stages | None = None) -> Member:
+        do = do or self._staged()
+        if self.member:
+            self.member.end()
+        self.member = Member(do.host, self._record, do.launched, self._watch.seen.target or do.launched.target)
+        return self.member
+
+    def _explain(self, state: State) -> None:
+        """Writes down what the container ended with, and keeps its last lines."""
+        with suppress(AgentError):
+            service_id = self._ledger.state.container_id
+            client = self._host.docker(GIVE_UP_SECONDS)
+            code, starved = container.exit_state(client, service_id)
+            why = "ran out of memory" if starved else f"exited with code {code}"
+            self._record.keep(container.last_words(client, service_id))
+            self._record.trouble(
+                "app", f"the app {why}, {state.restarts} in a row, last at {datetime.now(UTC):%H:%M:%SZ}"
+            )
+
+
+def give_up(host: Host, record: Record, ledger: Ledger, do: Stages | None, error: AgentError | None) -> None:
+    """Tells the group, in a time of its own, and notes that this instance is not to be booted again."""
+    window = Deadline(GIVE_UP_SECONDS, threading.Event())
+    try:
+        told = report.give_up(host, record, do.launched if do else None, window)
+    except (AgentError, TimeoutError) as fault:  # why the boot failed is what counts
+        log.warning("report.not_given_up", reason=str(fault))
+        return
+    if told and error:
+        ledger.note_if_possible(given_up=error.sentence, standing="")
+
+
+def tell_fleet(do: Stages) -> Fleet | None:
+    """The fleet record, kept up to date with the status from now on; None without an app."""
+    settings, identity, record = do.launched.settings, do.launched.identity, do.record
+    if settings.app is None:
+        return None
+    fleet = Fleet(
+        settings.config_table,
+        settings.app,
+        identity.instance_id,
+        lambda: do.host.config(identity.region).dynamodb,
+        do.ledger.state.boots,
+        troubled=lambda sentence: record.degrade(f"no fleet record is kept: {sentence}"),
+    )
+    record.listen(lambda parts: fleet.tell(parts, record.tail if settings.log_tail else ""))
+    return fleet
+
+
+def _seconds_until(text: str) -> float:
+    """Seconds until *text* (ISO 8601), of which a notice gives two minutes at most; all of them where it is no time."""
+    with suppress(ValueError):
+        left = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
+        return min(leave.SPOT_SECONDS, max(0.0, left))
+    return leave.SPOT_SECONDS
