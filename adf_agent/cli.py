@@ -199,9 +199,11 @@ def _reload(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
     before = order.give(root, "reload")
     if before is None:
         return _no_agent()
-    found = order.follow(
-        root, lambda now: now.get("reload") != before.get("reload") or now.get("phase") in status.ENDED
-    )
+    reloads, came_back = before.get("reload"), ("in service", "warmed", *status.ENDED)
+    if before.get("phase") == "drained":  # it boots again
+        found = order.follow(root, lambda now: now.get("phase") in came_back)
+    else:
+        found = order.follow(root, lambda now: now.get("reload") != reloads or now.get("phase") in status.ENDED)
     error = "the agent ended before it had reloaded" if found is None else (found.get("reload") or {}).get("error")
     if error:
         raise AgentError(error, hint="See `adf-agent status`.")

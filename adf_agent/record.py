@@ -77,11 +77,14 @@ class Record:
     def trouble(self, what: str, reason: str) -> None:
         """Degrades by *reason* for as long as *what* lasts; with "" it is over."""
         shown = self.mask(reason)
-        if shown == self._reasons.get(what, ""):
-            return
-        log.warning("degraded", reason=shown) if shown else log.info("mended", reason=self._reasons[what])
-        self._reasons[what] = shown
-        self.add(degraded=list(filter(None, self._reasons.values())))
+        with self._lock:
+            former = self._reasons.get(what, "")
+            if shown == former:
+                return
+            self._reasons[what] = shown
+            self._parts["degraded"] = list(filter(None, self._reasons.values()))
+            self._write()
+        log.warning("degraded", reason=shown) if shown else log.info("mended", reason=former)
 
     def begin(self) -> None:
         """The stages of a new beginning follow; those of the former are over."""

@@ -83,9 +83,13 @@ def reload(do: Stages, member: Member, leave: Callable[[], object]) -> Service |
         return None
     leave()
     member.begin(do.deadline)
-    running = do.record.stage("container", lambda: do.container(reached, wanted))
     manifest = do.recorded().manifest
-    do.record.stage("health", lambda: do.health(reached, manifest, built, running))
+    try:
+        running = do.record.stage("container", lambda: do.container(reached, wanted))
+        do.record.stage("health", lambda: do.health(reached, manifest, built, running))
+    except AgentError:
+        do.undo(None)  # what serves again has the config that worked
+        raise
     do.keep_config(read)
     do.record.stage("report", lambda: join(do, member))
     return Service(running, reached.client, do.probe(manifest, built, running), manifest)

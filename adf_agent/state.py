@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +87,7 @@ class State:
     last_good: str = ""  # the image that was in service last
     tags: str = ""  # those that EC2 told in this boot, as JSON, where IMDS has none
     images: tuple[str, ...] = ()  # every image that this agent tagged and has not pruned
-    boots: int = 0  # of the machine, as far as the agent saw them
+    boots: int = 0  # a number for this boot of the machine, greater than those of former ones
     standing: Standing = ""  # how far balancers and group know of the container in this boot: see `Standing`
     given_up: str = ""  # why this instance was given up for good: ABANDON was sent, or Unhealthy reported
 
@@ -127,7 +128,8 @@ class Ledger:
     def begin(self) -> None:
         """Notes the machine's boot: what is true of one boot only is no longer so after another."""
         if self.state.boot_id != boot_id():
-            boots = self.state.boots + 1
+            # Greater than any before, also those of a disk that is gone: the fleet record's order goes by it.
+            boots = max(self.state.boots + 1, int(time.time()))
             self.note(boot_id=boot_id(), boots=boots, in_service=False, standing="", tags="")
 
     def belong(self, instance_id: str) -> bool:

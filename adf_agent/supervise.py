@@ -187,7 +187,8 @@ class Supervisor:
         """Settings are read: from here on it is known how long app and host may fail."""
         self._notify.ready()
         if do := self._works.do:
-            settings = do.launched.settings
+            settings, instance_id = do.launched.settings, do.launched.identity.instance_id
+            structlog.contextvars.bind_contextvars(instance=instance_id, release=settings.release)  # for later threads
             after = settings.unhealthy_after * (1 + random.uniform(0, JITTER))  # noqa: S311  no secret
             held = hold.DEFAULT_SECONDS if settings.on_failure == "hold" else 0.0
             self._policy = Policy(after + held, settings.rebalance == "drain")

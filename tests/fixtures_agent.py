@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +59,57 @@ class Booted:
         return found
 
 
+@dataclass(frozen=True)
+class Daemon:
+    """An `adf-agent run` that was started on *machine*."""
+
+    machine: "Machine"
+    process: "subprocess.Popen[bytes]"
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+        """Waits until *condition* holds; fails with the agent's log where it does not, or the agent ends before."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            ended = self.process.poll() is not None and not condition()
+            if ended or time.monotonic() > deadline:
+                pytest.fail(f"{'the agent ended' if ended else f'{seconds} s'} before {what}:\n{self.log()}")
+            time.sleep(0.02)
+
+    def reach(self, phase: str, seconds: float = 30.0) -> None:
+        """Waits until this agent's record says *phase*."""
+
+        def reached() -> bool:
+            status = self.machine.status()
+            return status.get("phase") == phase and status["agent"]["pid"] == self.process.pid
+
+        self.until(reached, phase, seconds)
+
+    def end(self, number: int = signal.SIGTERM, seconds: float = 40.0) -> int:
+        """Signals it and returns its exit code."""
+        self.process.send_signal(number)
+        return self.ended(seconds)
+
+    def ended(self, seconds: float = 40.0) -> int:
+        """Its exit code, waited for."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the agent goes on:\n{self.log()}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def log(self) -> str:
+        """What it and its predecessors logged."""
+        return (self.machine.root / "agent.log").read_text()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The events of this name in the log, oldest first."""
+        lines = (json.loads(line) for line in self.log().splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == name]
+
+
 @dataclass
 class Machine:
     """An instance with its own folders; the agent there is run by *python*, in *environment*."""
@@ -93,6 +146,20 @@ class Machine:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def daemon(self, **environment: str) -> "Daemon":
+        """Starts `adf-agent run`; it is killed after the test, if it is still there."""
+        with (self.root / "agent.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "adf_agent", "run"],
+                env={**os.environ, **self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        daemon = Daemon(self, process)
+        self.closing.append(daemon.kill)
+        return daemon
 
     def run(self, *arguments: str, **environment: str) -> Booted:
         """Runs `adf-agent ARGUMENTS…` to its end."""

@@ -86,9 +86,9 @@ def test_overlapped_stages_lose_nothing(root: Root) -> None:
     """A stage that goes missing because another one ended in the same moment."""
     record = Record(root, "boot")
 
-    def run(_: int) -> None:
+    def run(number: int) -> None:
         record.stage("release", Came)
-        record.degrade("slow")
+        record.degrade(f"slow {number}")
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(run, range(80)))

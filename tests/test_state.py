@@ -151,10 +151,28 @@ def test_a_ledger_has_each_change_on_disk_at_once(root: Root) -> None:
     ledger.note(container_id="c1", in_service=True)
     again = Ledger(root)
     assert again.state == ledger.state
-    assert again.forget().container_id == "c1"
-    again.note(instance_id="i-1")
-    kept = State(instance_id="i-1", images=("adf/release:a", "adf/release:b"))
-    assert load(root) == kept, "nothing of the former instance but what has to be pruned"
+    again.note(instance_id="i-0")
+    assert again.belong("i-0")
+    assert again.state.in_service
+    assert not again.belong("i-1")
+    kept = State(instance_id="i-1", container_id="c1", images=("adf/release:a", "adf/release:b"))
+    assert load(root) == kept, "nothing of the former instance but what has to be removed"
+
+
+def test_a_new_boot_of_the_machine_ends_what_was_true_of_the_former(root: Root) -> None:
+    """A drained mark, or a service, of before the reboot that keeps the app from its boot."""
+    ledger = Ledger(root)
+    ledger.begin()
+    ledger.note(in_service=True, standing="drained", tags="{}", image="adf/release:a", given_up="x")
+    Ledger(root).begin()
+    assert load(root) == ledger.state, "the same boot: an agent that was restarted"
+    former = ledger.state.boots
+    ledger.note(boot_id="former")
+    ledger.begin()
+    now = ledger.state
+    assert (now.in_service, now.standing, now.tags) == (False, "", "")
+    assert now.boots > former, "though it was in the same second"
+    assert (now.image, now.given_up) == ("adf/release:a", "x"), "true for good"
 
 
 def boot(root: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,0 +1,207 @@
+"""The daemon, with no group around it: boot, supervise, leave, come back."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from fixtures_agent import BASE, Files, Machine, app
+from test_boot import free_port, page, table
+
+
+def serving(machine: Machine, files: Files | None = None, **settings: object) -> int:
+    """Launches a release of *files* on a free port of the host, which is returned."""
+    port = free_port()
+    machine.user_data(RELEASE_URL=machine.release(files or app()), ADF_PUBLISH=f"{port}:8000", **settings)
+    return port
+
+
+def pid_of_app(machine: Machine) -> int:
+    [container] = machine.containers()
+    pid: int = container.attrs["State"]["Pid"]
+    return pid
+
+
+def answers(port: int, text: str = "hello") -> Callable[[], bool]:
+    def ask() -> bool:
+        try:
+            return page(port) == text
+        except OSError:
+            return False
+
+    return ask
+
+
+def test_run_boots_serves_and_leaves_on_sigterm(machine: Machine) -> None:
+    """A machine that is shut down with its app cut off, or an agent that systemd has to kill."""
+    port = serving(machine)
+    agent = machine.daemon()
+    agent.reach("in service")
+    assert page(port) == "hello"
+    assert machine.run("status").code == 0
+    assert agent.end() == 0, agent.log()
+    assert machine.containers() == []
+    assert machine.status()["phase"] == "stopped"
+    assert machine.run("status").code == 3
+
+
+def test_a_container_that_ends_is_started_again_with_the_config_that_it_had(machine: Machine) -> None:
+    """A crash at night that takes the app down until somebody comes, or brings half-changed config in."""
+    table(machine, GREETING="first")
+    port = serving(machine, ADF_APP="web")
+    agent = machine.daemon()
+    agent.reach("in service")
+    table(machine, GREETING="second")
+    [before] = machine.containers()
+    before.kill()
+    agent.until(lambda: agent.events("container.started_again"), "it was started again")
+    agent.reach("in service")
+    agent.until(answers(port), "it answers again")
+    [after] = machine.containers()
+    assert after.id == before.id
+    assert "GREETING=first" in after.attrs["Config"]["Env"]
+    assert machine.status()["restarts"] == 1
+    assert any("exited with code 137" in reason for reason in machine.status()["degraded"])
+    after.remove(force=True)
+    agent.until(lambda: any(each.id != after.id for each in machine.containers()), "it was made anew")
+    agent.reach("in service")
+    assert "GREETING=first" in machine.containers()[0].attrs["Config"]["Env"]
+
+
+def test_a_killed_agent_adopts_what_runs(machine: Machine) -> None:
+    """An agent that crashed, or was upgraded, and restarts the app for it."""
+    serving(machine)
+    first = machine.daemon()
+    first.reach("in service")
+    pid = pid_of_app(machine)
+    first.kill()
+    again = machine.daemon()
+    again.reach("in service")
+    assert pid_of_app(machine) == pid
+    assert again.end() == 0
+
+
+def test_a_second_agent_is_refused(machine: Machine) -> None:
+    """Two agents that each start the container, and each complete the hook."""
+    serving(machine)
+    first = machine.daemon()
+    first.reach("in service")
+    second = machine.daemon()
+    assert second.ended() == 1
+    assert "another adf-agent is running" in second.log()
+    assert first.process.poll() is None
+
+
+def test_a_reload_that_changes_nothing_leaves_the_process_alone(machine: Machine) -> None:
+    """A reload by a timer or a nervous operator that costs requests."""
+    table(machine, GREETING="first")
+    serving(machine, ADF_APP="web")
+    agent = machine.daemon()
+    agent.reach("in service")
+    pid = pid_of_app(machine)
+    reloaded = machine.run("reload")
+    assert reloaded.code == 0, reloaded.log
+    assert pid_of_app(machine) == pid
+    table(machine, GREETING="second")
+    assert machine.run("reload").code == 0
+    [container] = machine.containers()
+    assert "GREETING=second" in container.attrs["Config"]["Env"]
+    agent.reach("in service")
+
+
+def test_a_reload_that_can_not_be_leaves_the_former_config_in_service(machine: Machine) -> None:
+    """A typing error in the config that takes a whole fleet down at its reload."""
+    table(machine, GREETING="first")
+    port = serving(machine, ADF_APP="web")
+    agent = machine.daemon()
+    agent.reach("in service")
+    pid = pid_of_app(machine)
+    table(machine, **{"BAD-NAME": "x"})
+    reloaded = machine.run("reload")
+    assert reloaded.code == 1
+    assert "the former config serves on" in reloaded.log
+    assert pid_of_app(machine) == pid
+    assert page(port) == "hello"
+
+
+def test_a_reload_that_makes_the_app_fail_brings_the_former_config_back(machine: Machine) -> None:
+    """One wrong value, reloaded everywhere, and nothing serves any more."""
+    table(machine, FAIL="")
+    command = 'test -z "$FAIL" || exit 3; exec httpd -f -p 8000 -h /www'
+    dockerfile = (
+        f"FROM {BASE}\nCOPY www /www\nEXPOSE 8000\nSTOPSIGNAL SIGKILL\nCMD {json.dumps(['sh', '-c', command])}\n"
+    )
+    port = serving(machine, {"Dockerfile": dockerfile, "www/index.html": "hello"}, ADF_APP="web")
+    agent = machine.daemon()
+    agent.reach("in service")
+    table(machine, FAIL="yes")
+    reloaded = machine.run("reload")
+    assert reloaded.code == 1
+    agent.reach("in service")
+    agent.until(answers(port), "the former config serves")
+    assert "FAIL=" in machine.containers()[0].attrs["Config"]["Env"]
+    assert any("the reload failed" in reason for reason in machine.status()["degraded"])
+
+
+def test_drain_stops_the_app_and_the_agent_stays_away_until_it_is_told_otherwise(machine: Machine) -> None:
+    """An operator who drained an instance to look at it, and finds it serving again after a crash of the agent."""
+    port = serving(machine)
+    agent = machine.daemon()
+    agent.reach("in service")
+    drained = machine.run("drain")
+    assert drained.code == 0, drained.log
+    assert "container stopped" in drained.out
+    assert machine.containers() == []
+    assert machine.run("status").code == 4
+    agent.kill()
+    again = machine.daemon()
+    again.reach("drained")
+    assert machine.run("reload").code == 0, "back by its word"
+    again.reach("in service")
+    assert page(port) == "hello"
+
+
+def test_a_failed_boot_ends_with_the_stages_code_and_leaves_nothing(machine: Machine) -> None:
+    """A daemon that goes on without its app, and calls itself running."""
+    serving(machine, app(adf_toml='[health]\nprobe = "http://:8000/never"\nstart_timeout = 1\n'))
+    agent = machine.daemon()
+    assert agent.ended() == 16, agent.log()
+    assert machine.containers() == []
+    assert machine.status()["phase"] == "failed"
+    assert len(agent.events("boot.failed")) == 1
+
+
+def test_hold_keeps_the_body_until_somebody_lets_go(machine: Machine) -> None:
+    """A failed container that is gone before anybody can look into it; one that is kept for ever."""
+    serving(
+        machine,
+        app(adf_toml='[health]\nprobe = "http://:8000/never"\nstart_timeout = 1\n'),
+        ADF_ON_FAILURE="hold",
+    )
+    agent = machine.daemon()
+    agent.reach("held")
+    assert len(machine.containers()) == 1
+    assert machine.run("status").code == 1
+    assert machine.run("hold", "2h").code == 0
+    assert machine.run("hold", "--off").code == 0
+    assert agent.ended() == 16, agent.log()
+    assert machine.containers() == []
+
+
+def test_sigterm_in_a_boot_takes_it_back(machine: Machine) -> None:
+    """A machine that is shut down while it boots, and hangs until systemd kills the agent."""
+    serving(machine, app(adf_toml='[health]\nprobe = "http://:8000/never"\n'))
+    agent = machine.daemon()
+    agent.until(lambda: machine.containers(), "the container ran")
+    assert agent.end(signal.SIGTERM) == 0
+    assert machine.containers() == []
+    assert machine.status()["phase"] == "stopped"
+
+
+def test_orders_without_an_agent_say_so(machine: Machine, tmp_path: Path) -> None:
+    """A `drain` that seems to have worked on an instance whose agent is dead."""
+    assert tmp_path
+    for order in ("drain", "reload"):
+        ordered = machine.run(order)
+        assert ordered.code == 3
+        assert "no agent is running" in ordered.log
