@@ -14,9 +14,16 @@ TRANSITIONS: dict[Kind, str] = {
     "terminate": "autoscaling:EC2_INSTANCE_TERMINATING",
 }
 INACTIVE, NOT_MANAGED = "no active lifecycle action", "no managed instance found"  # as Auto Scaling says it
-STEPS = ("", ":Wait")
-LAUNCHING = [pool + "Pending" + step for pool in ("", "Warmed:") for step in STEPS]
-TERMINATING = [pool + "Terminating" + step for pool in ("", "Warmed:") for step in STEPS]
+# The states in which a hook of a kind waits, or may yet come to wait. On its way back to a warm pool an instance is
+# pending again, and it is the terminate hooks that wait then.
+# https://docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html
+WAITING: dict[Kind, tuple[str, ...]] = {
+    "launch": ("Pending", "Pending:Wait", "Warmed:Pending", "Warmed:Pending:Wait"),
+    "terminate": (
+        *("Terminating", "Terminating:Wait", "Warmed:Terminating", "Warmed:Terminating:Wait"),
+        *("Warmed:Pending", "Warmed:Pending:Wait"),
+    ),
+}
 
 
 class AutoScaling(Protocol):
@@ -34,6 +41,7 @@ class Hook:
     """A lifecycle hook that is ours; *timeout*, seconds, runs anew with each heartbeat."""
 
     name: str
+    kind: Kind
     timeout: float = 3600.0  # AWS's own default
 
 
@@ -50,15 +58,9 @@ class Group:
     instance_id: str
     state: str  # `Pending:Wait`, `InService`, `Terminating:Wait`, …
 
-    @property
-    def launching(self) -> bool:
-        """Whether a launch hook waits, or may yet come to wait."""
-        return self.state in LAUNCHING
-
-    @property
-    def terminating(self) -> bool:
-        """Whether a terminate hook waits, or may yet come to wait."""
-        return self.state in TERMINATING
+    def waits(self, kind: Kind) -> bool:
+        """Whether a hook of this kind waits, or may yet come to wait."""
+        return self.state in WAITING[kind]
 
     def hook(self, kind: Kind, wanted: str) -> Hook | None:
         """The hook *wanted* of this kind, else the group's only one; None where it has none of this kind.
@@ -68,7 +70,7 @@ class Group:
         with self._asking("DescribeLifecycleHooks"):
             found = self.client.describe_lifecycle_hooks(AutoScalingGroupName=self.name)["LifecycleHooks"]
         hooks = {
-            each["LifecycleHookName"]: Hook(each["LifecycleHookName"], float(each.get("HeartbeatTimeout", 3600)))
+            each["LifecycleHookName"]: Hook(each["LifecycleHookName"], kind, float(each.get("HeartbeatTimeout", 3600)))
             for each in found
             if each["LifecycleTransition"] == TRANSITIONS[kind]
         }

@@ -82,7 +82,7 @@ class Member:
             place, hook = self._found.future.result()
         except (AgentError, Stopped):
             return  # `found` says so
-        if place and hook and place.launching:
+        if place and hook and place.waits("launch"):
             beat(place, hook, self._stop)
 
 
@@ -102,7 +102,7 @@ def find(host: Host, identity: Identity, deadline: Deadline) -> Group | None:
 
 def our_hook(place: Group, kind: Kind, wanted: str, record: Record, deadline: Deadline) -> Hook | None:
     """Our hook of this kind; where it can't be asked for, the *wanted* one. Raises ReportError, Stopped."""
-    instead: Hook | None = Hook(wanted)
+    instead: Hook | None = Hook(wanted, kind)
     return tolerated(record, lambda: deadline.retry(lambda: place.hook(kind, wanted)), instead)
 
 
@@ -155,7 +155,7 @@ def join(
     for each in joining:
         _wait_healthy(each, record, deadline)
     facts = [f"healthy in {each.name}" for each in joining]
-    if place and hook and place.launching:
+    if place and hook and place.waits("launch"):
         facts.append(_continued(place, hook, host, record, launched.identity, deadline))
     return Joined(", ".join([*facts, f"group {place.name}" if place else "in no group"]))
 
@@ -194,10 +194,9 @@ def complete(
     False where it does not wait any more: completed by somebody, timed out, or gone. Raises ReportError, Stopped.
     """
     window, pause = deadline.within(COMPLETE_SECONDS), FIRST_SECONDS
-    kind = "launching" if place.launching else "terminating"
     while not deadline.retry(lambda: place.complete(hook, result)):
         now = find(host, identity, deadline)
-        if now is None or not getattr(now, kind) or window.expired():
+        if now is None or not now.waits(hook.kind) or window.expired():
             log.info("hook.not_waiting", hook=hook.name, state=now and now.state)
             return False
         window.wait(pause)
@@ -233,7 +232,7 @@ def _replaced(host: Host, record: Record, identity: Identity, wanted: str, deadl
     if place is None:
         return False
     try:
-        hook = our_hook(place, "launch", wanted, record, deadline) if place.launching else None
+        hook = our_hook(place, "launch", wanted, record, deadline) if place.waits("launch") else None
     except ReportError as error:  # several, none of them ours
         log.warning("hook.unknown", reason=str(error))
         hook = None

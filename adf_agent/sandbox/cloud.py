@@ -5,6 +5,7 @@ import os
 import threading
 from collections import Counter
 from contextlib import ExitStack
+from functools import cache
 from typing import Any, Protocol, Self
 
 import boto3
@@ -33,11 +34,13 @@ class Cloud:
         self.endpoint = ""
         self.front = Front()
         self.pools: dict[str, Drain] = {}  # by target group's ARN or classic load balancer's name
+        self._clients: dict[tuple[str, str, str], Any] = {}
         self._place = address, port
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it writes a line a request
+        os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a quarter of a second at every reset
         with ExitStack() as stack:
             stack.enter_context(self.imds)
             self._serve(stack)
@@ -73,8 +76,11 @@ class Cloud:
 
     def client(self, service: str, access_key: str = "sandbox", secret_key: str = "sandbox") -> Any:  # noqa: S107
         """A boto3 client of *service*, for who prepares the cloud."""
-        session = boto3.Session(access_key, secret_key, region_name=self.imds.instance.region)
-        return session.client(service, endpoint_url=self.endpoint)
+        key = service, access_key, secret_key
+        if key not in self._clients:
+            session = _session(access_key, secret_key, self.imds.instance.region)
+            self._clients[key] = session.client(service, endpoint_url=self.endpoint)
+        return self._clients[key]
 
     def reset(self) -> None:
         """Empties moto, and lets it answer every caller."""
@@ -97,3 +103,9 @@ class Cloud:
 
     def _post(self, what: str, data: bytes) -> None:
         requests.post(f"{self.endpoint}/moto-api/{what}", data, timeout=10).raise_for_status()
+
+
+@cache
+def _session(access_key: str, secret_key: str, region: str) -> Any:
+    """boto3 reads a service's description, up to a third of a second, once a session."""
+    return boto3.Session(access_key, secret_key, region_name=region)
