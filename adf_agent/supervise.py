@@ -29,6 +29,7 @@ TICK_SECONDS = 1.0  # for what nobody wakes the loop for: the watchdog, the cloc
 END_SECONDS = 30.0  # for a work that is called off to take back what it did: more than stages.UNDO_SECONDS
 CLOSE_SECONDS = 3.0  # for the last word of the fleet record
 JITTER = 0.5  # of ADF_UNHEALTHY_AFTER at most: what all instances feel at once must not replace all at once
+REBALANCE = "EC2 recommends a rebalance: this spot instance is at an elevated risk of being interrupted"
 Asked = Literal["", "stop", "drain", "reload"]
 log = structlog.get_logger()
 
@@ -100,7 +101,9 @@ class Supervisor:
         try:
             while self._state.phase not in phases.ENDS:
                 self._wait()
-                state = phases.next_state(self._state, self._see(), self._policy, self._clock())
+                seen = self._see()
+                self._record.trouble("rebalance", REBALANCE if seen.notices.rebalance else "")
+                state = phases.next_state(self._state, seen, self._policy, self._clock())
                 if state != self._state:
                     former, self._state = self._state, state
                     self._enter(state, former)

@@ -2,9 +2,10 @@
 
 import threading
 import time
-import urllib.request
 from types import TracebackType
 from typing import Self
+
+import requests
 
 THREADS = 4
 MOST = 20_000  # requests of a thread
@@ -26,7 +27,9 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -35,16 +38,19 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def served_more(self, than: int) -> bool:
-        return self.served > than
+    def serve(self, more: int, seconds: float = 30) -> None:
+        """Waits until as many *more* were served."""
+        deadline, before = time.monotonic() + seconds, self.served
+        while self.served < before + more:
+            assert time.monotonic() < deadline, f"{self.served - before} of {more} served, failed: {self.failed[:5]}"
+            time.sleep(0.01)
 
     def _run(self) -> None:
         for _ in range(MOST):
             if self._stop.wait(PAUSE):
                 return
             try:
-                with urllib.request.urlopen(self.url, timeout=10) as answer:
-                    answer.read()
+                requests.get(self.url, timeout=10, headers={"Connection": "close"}).raise_for_status()
                 self.served += 1
-            except OSError as error:
+            except requests.RequestException as error:
                 self.failed.append(f"{time.time():.3f} {error}")

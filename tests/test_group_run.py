@@ -1,22 +1,23 @@
 """The daemon in an Auto Scaling group and behind load balancers that really balance."""
 
-import json
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fixtures_agent import BASE, Daemon, Machine, app
 from load import Load
-from test_boot import free_port, page, reboot, table
+from test_boot import free_port, reboot, table
 
 from adf_agent.sandbox.balancer import Balancer
-from adf_agent.sandbox.front import AwsFault
 from adf_agent.sandbox.group import Group
 from adf_agent.sandbox.member import Hook
+from adf_agent.sandbox.pool import Pool
 
 LAUNCH, TERMINATE = Hook("adf-launch", "launch"), Hook("adf-terminate", "terminate")
 NEVER = '[health]\nprobe = "http://:8000/never"\nstart_timeout = 1\n'
@@ -59,9 +60,31 @@ def place(machine: Machine, tmp_path: Path) -> Iterator[Place]:
         machine.clean()
 
 
-def served(place: Place, **settings: object) -> tuple[Group, Daemon, Any]:
+class Spare(BaseHTTPRequestHandler):
+    """Another instance of the group: it serves while ours is away."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"spare")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def spare() -> Iterator[str]:
+    """The address of another instance."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Spare) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def served(place: Place, spare: str = "", **settings: object) -> tuple[Group, Daemon, Pool]:
     """An agent in service in a group with both hooks, behind an attached target group."""
-    pool = place.balancer.target_group("web", place.port)
+    pool = place.balancer.target_group("web", place.port, spare=spare)
     group = place.group(LAUNCH, TERMINATE, target_groups=(pool.arn,))
     place.launch(**settings)
     group.launch()
@@ -78,6 +101,7 @@ def test_the_launch_hook_is_continued_only_when_the_load_balancer_calls_the_targ
     group = place.group(LAUNCH)
     place.launch(ADF_TARGET_GROUPS=own.arn, ADF_LOAD_BALANCERS="old")
     group.launch()
+    place.machine.cloud.calls.clear()
     agent = place.machine.daemon()
     agent.reach("in service")
     group.wait_for("InService")
@@ -147,21 +171,27 @@ def test_a_long_boot_is_kept_waiting_by_heartbeats(place: Place) -> None:
     assert group.completed == [("adf-launch", "CONTINUE")]
     assert group.heartbeats["adf-launch"] >= 2
     beats = group.heartbeats["adf-launch"]
-    agent.until(lambda: place.machine.cloud.imds.requests["/latest/meta-data/autoscaling/target-lifecycle-state"] > 4, "")
+    agent.until(
+        lambda: place.machine.cloud.imds.requests["/latest/meta-data/autoscaling/target-lifecycle-state"] > 4, ""
+    )
     assert group.heartbeats["adf-launch"] == beats, "none after the boot"
 
 
-def test_a_scale_in_under_load_loses_no_request_and_proves_its_order(place: Place) -> None:
-    """502s at each scale-in: the container stopped while the load balancer still sends."""
-    group, agent, pool = served(place)
+def under_load(agent: Daemon, pool: Pool, act: Callable[[], object], over: Callable[[], object]) -> Load:
+    """Keeps asking while *act* is done, until *over*, and for a while after it."""
     with Load(f"{pool.url}/cgi-bin/slow") as load:
-        agent.until(lambda: load.served > 20, "requests are served")
-        group.terminate()
-        agent.until(lambda: agent.events("drain.finished"), "the drain")
-        served_after_notice = load.served
-    before = [line for line in load.failed if "503" not in line]
-    assert before == [], "only the load balancer's own word, once nothing is behind it, may be a failure"
-    assert served_after_notice > 20
+        load.serve(30)
+        act()
+        agent.until(over, "what was done is over")
+        load.serve(30)
+    return load
+
+
+def test_a_scale_in_under_load_loses_no_request_and_proves_its_order(place: Place, spare: str) -> None:
+    """502s at each scale-in: the container stopped while the load balancer still sends."""
+    group, agent, pool = served(place, spare)
+    load = under_load(agent, pool, group.terminate, lambda: agent.events("drain.finished"))
+    assert load.failed == []
     group.wait_for("Terminated")
     assert group.completed == [("adf-launch", "CONTINUE"), ("adf-terminate", "CONTINUE")]
     agent.reach("drained")
@@ -172,18 +202,122 @@ def test_a_scale_in_under_load_loses_no_request_and_proves_its_order(place: Plac
     assert agent.end() == 0
 
 
-def test_a_reload_under_load_loses_no_request(place: Place) -> None:
+def test_a_reload_under_load_loses_no_request(place: Place, spare: str) -> None:
     """A change of config that costs requests on every instance it reaches."""
     table(place.machine, GREETING="one")
-    group, agent, pool = served(place, ADF_APP="web")
-    spare = Spare(place, pool)
-    with spare, Load(f"{spare.url}/cgi-bin/slow") as load:
-        agent.until(lambda: load.served > 20, "requests are served")
-        table(place.machine, GREETING="two")
+    group, agent, pool = served(place, spare, ADF_APP="web")
+    table(place.machine, GREETING="two")
+
+    def reload() -> None:
         assert place.machine.run("reload").code == 0
-        served_before = load.served
-        agent.until(lambda: load.served > served_before + 20, "requests are served again")
+
+    load = under_load(agent, pool, reload, lambda: pool.state == "healthy")
     assert load.failed == []
     assert group.state == "InService"
-    assert pool.state == "healthy", "registered again"
     assert "GREETING=two" in place.machine.containers()[0].attrs["Config"]["Env"]
+    assert place.machine.status()["phase"] == "in service"
+
+
+def test_a_spot_notice_under_load_loses_no_request_within_its_two_minutes(place: Place, spare: str) -> None:
+    """Requests that go to an instance which EC2 takes away: the group deregisters nothing by itself then."""
+    place.machine.cloud.imds.instance.life_cycle = "spot"
+    _, agent, pool = served(place, spare)
+
+    def notice() -> None:
+        ends = datetime.now(UTC) + timedelta(seconds=120)
+        place.machine.cloud.imds.instance.spot_action = {"action": "terminate", "time": f"{ends:%Y-%m-%dT%H:%M:%SZ}"}
+
+    load = under_load(agent, pool, notice, lambda: agent.events("drain.finished"))
+    assert load.failed == []
+    assert pool.state == "unused"
+    assert place.machine.containers() == []
+    [began] = agent.events("drain.started")
+    assert began["why"] == "spot"
+    assert 100 < began["budget"] <= 120
+
+
+def test_sigterm_under_load_loses_no_request_and_the_next_start_joins_again(place: Place, spare: str) -> None:
+    """A reboot that cuts what was under way; and one after which nobody sends anything any more."""
+    group, agent, pool = served(place, spare)
+    load = under_load(agent, pool, lambda: agent.process.send_signal(signal.SIGTERM), lambda: agent.ended() == 0)
+    assert load.failed == []
+    assert pool.state == "unused"
+    reboot(place.machine)
+    again = place.machine.daemon()
+    again.reach("in service")
+    again.until(lambda: pool.state == "healthy", "it is registered again")
+    assert group.state == "InService"
+
+
+def test_standby_keeps_the_container_and_ends_when_the_group_says_so(place: Place, spare: str) -> None:
+    """An instance taken aside to be looked at, and restarted, or served to, all the same."""
+    group, agent, pool = served(place, spare)
+    [before] = place.machine.containers()
+    load = under_load(agent, pool, group.standby, lambda: place.machine.status()["phase"] == "standby")
+    assert load.failed == []
+    group.wait_for("Standby")
+    assert place.machine.run("status").code == 0
+    group.exit_standby()
+    agent.reach("in service")
+    agent.until(lambda: pool.state == "healthy", "it serves again")
+    [after] = place.machine.containers()
+    assert (after.id, after.attrs["State"]["Pid"]) == (before.id, before.attrs["State"]["Pid"])
+
+
+def test_a_warm_pool_holds_a_built_image_and_nothing_running(place: Place, spare: str) -> None:
+    """An app that serves, or takes jobs, in an instance that is only kept ready; one that is not ready when wanted."""
+    table(place.machine, GREETING="old")
+    pool = place.balancer.target_group("web", place.port, spare=spare)
+    group = place.group(LAUNCH, TERMINATE, target_groups=(pool.arn,))
+    place.launch(ADF_APP="web")
+    group.launch(warm="Warmed:Running")
+    agent = place.machine.daemon()
+    agent.reach("warmed")
+    group.wait_for("Warmed:Running")
+    assert place.machine.containers() == []
+    assert group.completed == [("adf-launch", "CONTINUE")]
+    table(place.machine, GREETING="new")
+    group.leave_pool()
+    agent.reach("in service")
+    group.wait_for("InService")
+    assert "GREETING=new" in place.machine.containers()[0].attrs["Config"]["Env"]
+    agent.until(lambda: pool.state == "healthy", "it serves")
+    load = under_load(agent, pool, group.return_to_pool, lambda: place.machine.status()["phase"] == "warmed")
+    assert load.failed == []
+    group.wait_for("Warmed:Running")
+    assert place.machine.containers() == []
+    assert group.completed[-1] == ("adf-terminate", "CONTINUE")
+    image = place.machine.state()["image"]
+    assert place.machine.engine.images.get(image), "kept for the next time"
+
+
+def test_a_rebalance_recommendation_is_acted_on_only_where_that_is_wished(place: Place, spare: str) -> None:
+    """A fleet that leaves all at once on a mere recommendation."""
+    place.machine.cloud.imds.instance.life_cycle = "spot"
+    place.machine.cloud.imds.instance.rebalance = {"noticeTime": "2026-01-01T00:00:00Z"}
+    _, agent, pool = served(place, spare)
+    agent.until(lambda: any(event["rebalance"] for event in agent.events("notice")), "it was seen")
+    assert any("rebalance" in reason for reason in place.machine.status()["degraded"])
+    assert place.machine.status()["phase"] == "in service"
+    assert agent.end() == 0
+    place.launch(ADF_REBALANCE="drain")
+    leaving = place.machine.daemon()
+    leaving.reach("drained")
+    assert pool.state == "unused"
+
+
+def test_the_fleet_record_tells_how_the_boot_went_and_why_it_failed(place: Place) -> None:
+    """An instance that is gone before anybody could look, and nothing says why."""
+    table(place.machine, GREETING="hi")
+    group = place.group(LAUNCH)
+    dockerfile = f'FROM {BASE}\nEXPOSE 8000\nCMD ["sh", "-c", "echo no database; exit 7"]\n'
+    place.launch(files={"Dockerfile": dockerfile}, ADF_APP="web")
+    group.launch()
+    assert place.machine.daemon().ended() == 16
+    key = {"App": {"S": "web#fleet"}, "Name": {"S": place.machine.cloud.imds.instance.instance_id}}
+    item = place.machine.cloud.client("dynamodb").get_item(TableName="adf-config", Key=key)["Item"]
+    assert item["Phase"] == {"S": "failed"}
+    assert item["Stage"] == {"S": "health"}
+    assert item["Group"] == {"S": "web"}
+    assert "exited with code 7" in item["Error"]["S"]
+    assert "no database" in item["LogTail"]["S"]

@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 from fixtures_agent import BASE, Files, Machine, app
 from test_boot import free_port, page, table
@@ -192,15 +191,14 @@ def test_sigterm_in_a_boot_takes_it_back(machine: Machine) -> None:
     """A machine that is shut down while it boots, and hangs until systemd kills the agent."""
     serving(machine, app(adf_toml='[health]\nprobe = "http://:8000/never"\n'))
     agent = machine.daemon()
-    agent.until(lambda: machine.containers(), "the container ran")
+    agent.until(machine.containers, "the container ran")
     assert agent.end(signal.SIGTERM) == 0
     assert machine.containers() == []
     assert machine.status()["phase"] == "stopped"
 
 
-def test_orders_without_an_agent_say_so(machine: Machine, tmp_path: Path) -> None:
+def test_orders_without_an_agent_say_so(machine: Machine) -> None:
     """A `drain` that seems to have worked on an instance whose agent is dead."""
-    assert tmp_path
     for order in ("drain", "reload"):
         ordered = machine.run(order)
         assert ordered.code == 3

@@ -52,8 +52,12 @@ class Balancer:
         deregistration_delay: float = 10,
         interval: float = 0.1,
         settle: float = 0.5,
+        spare: str = "",
     ) -> Pool:
-        """A target group of instances; its `arn` and `url`. The health check wants 200 of *path*."""
+        """A target group of instances; its `arn` and `url`. The health check wants 200 of *path*.
+
+        *spare* is the address of another instance behind it, which always serves.
+        """
         elbv2, (vpc, *_) = self.cloud.client("elbv2"), self.cloud.client("ec2").describe_vpcs()["Vpcs"]
         made = elbv2.create_target_group(
             Name=name, Protocol="HTTP", Port=target_port, VpcId=vpc["VpcId"], HealthCheckPath=path
@@ -61,7 +65,7 @@ class Balancer:
         arn = made["TargetGroups"][0]["TargetGroupArn"]
         delay = {"Key": "deregistration_delay.timeout_seconds", "Value": str(ceil(deregistration_delay))}
         elbv2.modify_target_group_attributes(TargetGroupArn=arn, Attributes=[delay])
-        haproxy = self._haproxy(name, target_port, path, interval)
+        haproxy = self._haproxy(name, target_port, path, interval, spare)
         return self._add(arn, Pool(name, arn, haproxy, lambda: self._is_target(arn), deregistration_delay, settle))
 
     def classic(
@@ -83,9 +87,9 @@ class Balancer:
         haproxy = self._haproxy(f"{name}-classic", target_port, path, interval)
         return self._add(name, Pool(name, "", haproxy, lambda: self._is_member(name), deregistration_delay, settle))
 
-    def _haproxy(self, name: str, port: int, path: str, interval: float) -> Haproxy:
+    def _haproxy(self, name: str, port: int, path: str, interval: float, spare: str = "") -> Haproxy:
         address = f"{self.cloud.imds.instance.private_ip}:{port}"
-        return self._stack.enter_context(Haproxy(self.folder / name, address, path, interval))
+        return self._stack.enter_context(Haproxy(self.folder / name, address, path, interval, spare))
 
     def _add(self, key: str, pool: Pool) -> Pool:
         self.pools[key] = self.cloud.pools[key] = pool

@@ -36,21 +36,24 @@ backend pool
     option httpchk GET {path}
     http-check expect status 200
     server instance {address} check inter {interval}ms rise 2 fall 2 disabled
+    {spare}
 """
 
 
 class Haproxy:
     """A context manager: the process, its files in *folder*. It balances *url* to *address* ("127.0.0.1:8000").
 
-    No request gets there before `join`, and none while the check of *path*, each *interval* seconds, fails.
+    No request gets there before `join`, and none while the check of *path*, each *interval* seconds, fails. *spare* is
+    the address of another instance, which always serves.
     """
 
-    def __init__(self, folder: Path, address: str, path: str, interval: float) -> None:
+    def __init__(self, folder: Path, address: str, path: str, interval: float, spare: str = "") -> None:
         folder.mkdir(parents=True)
         self.port = int(address.rpartition(":")[2])
         self.interval = interval
         self._folder, self._socket = folder, folder / "socket"
         self._config = {"address": address, "path": path, "interval": round(interval * 1000)}
+        self._config["spare"] = f"server spare {spare}" if spare else ""
         self._stack = ExitStack()
         self.url = ""
 
@@ -90,8 +93,8 @@ class Haproxy:
 
     @property
     def _server(self) -> dict[str, str]:
-        (row,) = csv.DictReader(self._rule("show stat -1 4 -1").lstrip("# ").split("\n"))  # 4: servers
-        return row
+        rows = csv.DictReader(self._rule("show stat -1 4 -1").lstrip("# ").split("\n"))  # 4: servers
+        return next(row for row in rows if row["svname"] == "instance")
 
     def _start(self, stack: ExitStack) -> None:
         front = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
