@@ -67,9 +67,11 @@ class Leaving:
 
     def run(self) -> None:
         """Takes every step within the budget. Raises Stopped."""
-        state, patience = self._do.ledger.state, self._do.recorded_stop_timeout()
+        told, patience = self._do.ledger.state.standing or self._plan.by_group, self._do.recorded_stop_timeout()
+        standing = "draining" if self._plan.why == "drain" else "leaving"
+        self._do.ledger.note_if_possible(standing=standing)  # before the first step: a crash must not forget it
         log.info("drain.started", why=self._plan.why, budget=self._plan.budget, stop_timeout=patience)
-        if state.standing or self._plan.by_group:
+        if told:
             window = self._deadline.within(self._plan.draining(patience))
             place = self._step("group", lambda: self._find(window), window) if self._grouped else None
             with self._waiting(place) as hook:
@@ -83,8 +85,6 @@ class Leaving:
         log.info("drain.finished", why=self._plan.why, seconds=self._seconds())
 
     def _let_go(self, place: Group | None, window: Deadline) -> None:
-        standing = "draining" if self._plan.why == "drain" else "leaving"
-        self._do.ledger.note_if_possible(standing=standing)  # before the first call: a crash must not forget it
         mine = report.own(self._do.host, self._do.launched)
         others: list[Balancer] = []
         if place:

@@ -37,7 +37,7 @@ class Dying:
         self.stream.write(text)
         self.stream.flush()
         event = json.loads(text) if text.startswith("{") else {}
-        told = " ".join(str(event.get(key, "")) for key in ("event", "stage", "step"))
+        told = " ".join(str(event.get(key, "")) for key in ("event", "stage", "step", "hook"))
         if all(word in told for word in self.point.split("|")):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -60,7 +60,7 @@ DRAIN = ["drain.started", "step|attached", "step|deregistered", "step|drained", 
 TERMINATE = [
     *(point for point in DRAIN if "deregistered" not in point),
     "step|hook",
-    "hook.completed",
+    "hook.completed|adf-terminate",
     "step|completed",
 ]
 
@@ -162,7 +162,7 @@ def test_a_kill_while_the_agent_is_stopped_comes_back_into_service_at_the_next_s
     world.serves(world.machine.daemon())
 
 
-@pytest.mark.parametrize("point", ["drain.finished", "stage.started|container", "stage.finished|health", "report"])
+@pytest.mark.parametrize("point", ["drain.finished", "container.started", "stage.finished|health", "report"])
 def test_a_kill_in_a_reload_ends_in_service(world: World, point: str) -> None:
     """A reload that was cut short and leaves the instance with nothing running."""
     agent = world.machine.daemon()
