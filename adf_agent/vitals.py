@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -63,6 +64,7 @@ class Vitals:
         self.host = ""
         self.service: Service | None = None
         self._host, self._record, self._changed, self._stop = host, record, changed, stop
+        self._client: Any = None  # Docker's, with a patience of its own
         self._due, self._bad = 0.0, 0
         Task(self._run)
 
@@ -85,11 +87,8 @@ class Vitals:
 
     def _engine(self) -> str:
         try:
-            client = self._host.docker(ANSWER_SECONDS)
-            try:
-                client.ping()
-            finally:
-                client.close()
+            self._client = self._client or self._host.docker(ANSWER_SECONDS)
+            self._client.ping()
         except FAULTS as error:
             return f"Docker does not answer ({type(error).__name__})"
         return ""

@@ -21,6 +21,7 @@ from web import Web
 from adf_agent.sandbox.cloud import Cloud
 
 BASE = f"adf-test/base:{os.getpid()}"  # of its own, as two runs may share an engine
+BASE_DOCKERFILE = 'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
 SERVE = 'CMD ["/bin/httpd", "-f", "-p", "8000", "-h", "/www"]'
 DOCKERFILE = f"FROM {BASE}\nCOPY www /www\nEXPOSE 8000\nSTOPSIGNAL SIGKILL\n{SERVE}\n"
 Files = Mapping[str, str | bytes]
@@ -208,8 +209,7 @@ class Machine:
 @pytest.fixture(scope="session")
 def base_image(docker_client: docker.DockerClient) -> Iterator[str]:
     """A base image with busybox and its applets, as no registry can be reached."""
-    dockerfile = 'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\n'
-    files = tarball({"Dockerfile": dockerfile, "busybox": Path("/bin/busybox").read_bytes()})
+    files = tarball({"Dockerfile": BASE_DOCKERFILE, "busybox": Path("/bin/busybox").read_bytes()})
     docker_client.images.build(
         fileobj=io.BytesIO(files), custom_context=True, encoding="gzip", tag=BASE, rm=True, forcerm=True
     )
