@@ -89,10 +89,16 @@ class Leaving:
         others: list[Balancer] = []
         if place:
             others = self._step("attached", lambda: self._attached(place, window), window) or []
-        for each in mine if self._plan.by_group else [*mine, *others]:
-            self._step(f"deregistered from {each.name}", partial(window.retry, each.deregister), window)
-        for each in [*mine, *others]:
+        leaving, left = (mine, others) if self._plan.by_group else ([*mine, *others], [])
+        for each in leaving:
+            if self._step(f"deregistered from {each.name}", partial(self._deregistered, each, window), window):
+                left.append(each)  # one that may not be left never lets go
+        for each in left:
             self._step(f"drained by {each.name}", partial(self._drained, each, window), window)
+
+    def _deregistered(self, balancer: Balancer, window: Deadline) -> bool:
+        window.retry(balancer.deregister)
+        return True
 
     def _find(self, window: Deadline) -> Group | None:
         return report.find(self._do.host, self._do.launched.identity, window)

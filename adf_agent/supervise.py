@@ -168,7 +168,7 @@ class Supervisor:
         log.info("phase", phase=state.phase, former=former.phase, why=state.why)
         if former.phase is Phase.STARTING and state.phase is not Phase.FAILING:
             self._ready()
-        self._consume(state)
+        self._consume(state, former)
         self._write_down(state, former)
         call = self._call(state)
         self._work = Work(call, self._work, self._wake) if call else None
@@ -196,7 +196,7 @@ class Supervisor:
             held = hold.DEFAULT_SECONDS if settings.on_failure == "hold" else 0.0
             self._policy = Policy(after + held, settings.rebalance == "drain")
 
-    def _consume(self, state: State) -> None:
+    def _consume(self, state: State, former: State) -> None:
         """What was asked for is being done."""
         if self._asked == "drain" and state.phase is Phase.LEAVING:
             self._asked = ""
@@ -207,7 +207,8 @@ class Supervisor:
             self._exit_end.set()
         if state.phase is Phase.LEAVING and state.why == "stop":
             self._notify.stopping(leave.STOP_SECONDS)
-        if state.phase in (Phase.STARTING, Phase.STOPPED):
+        late = state.phase is Phase.JOINING and former.phase is Phase.SERVING  # a group that it was attached to
+        if late or state.phase in (Phase.STARTING, Phase.STOPPED):
             self._ledger.note_if_possible(standing="")
 
     def _write_down(self, state: State, former: State) -> None:
