@@ -12,7 +12,7 @@ State = Literal["healthy", "unhealthy", "draining", "out", "idle"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class Health:
     """What a load balancer says of this instance; *said* are its own words."""
 
     state: State
@@ -38,7 +38,7 @@ class Balancer(Protocol):
     def name(self) -> str: ...
     def register(self) -> None: ...
     def deregister(self) -> None: ...
-    def ask(self) -> Standing: ...
+    def ask(self) -> Health: ...
 
 
 @dataclass(frozen=True)
@@ -61,30 +61,30 @@ class TargetGroup:
         with self._asking("DeregisterTargets", gone=True):
             self.client.deregister_targets(TargetGroupArn=self.arn, Targets=[{"Id": self.instance_id}])
 
-    def ask(self) -> Standing:
+    def ask(self) -> Health:
         """What the target group says.
 
         https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetHealth.html
         """
-        found: list[Standing] = [Standing("out", "the target group is gone")]
+        found: list[Health] = [Health("out", "the target group is gone")]
         with self._asking("DescribeTargetHealth", gone=True):
             answer = self.client.describe_target_health(TargetGroupArn=self.arn, Targets=[{"Id": self.instance_id}])
-            found = [_standing(each["TargetHealth"]) for each in answer["TargetHealthDescriptions"]]
-        return found[0] if found else Standing("out")
+            found = [_health(each["TargetHealth"]) for each in answer["TargetHealthDescriptions"]]
+        return found[0] if found else Health("out")
 
     def _asking(self, action: str, *, gone: bool = False) -> AbstractContextManager[None]:
         codes = ("TargetGroupNotFound", "InvalidTarget") if gone else ()
         return aws.asking(ReportError, f"elasticloadbalancing:{action}", self.name, codes)
 
 
-def _standing(health: dict[str, str]) -> Standing:
+def _health(health: dict[str, str]) -> Health:
     state, reason = health["State"], health.get("Reason", "")
     said = ", ".join(filter(None, (state, reason, health.get("Description", ""))))
     if state in ("healthy", "unavailable"):  # `unavailable`: health checks are off, so every target gets requests
-        return Standing("healthy", said)
+        return Health("healthy", said)
     if state == "unused":
-        return Standing("idle" if reason == "Target.NotInUse" else "out", said)
-    return Standing("draining" if state == "draining" else "unhealthy", said)
+        return Health("idle" if reason == "Target.NotInUse" else "out", said)
+    return Health("draining" if state == "draining" else "unhealthy", said)
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,16 @@ class Classic:
         with self._asking("DeregisterInstancesFromLoadBalancer", gone=True):
             self.client.deregister_instances_from_load_balancer(**self._request())
 
-    def ask(self) -> Standing:
+    def ask(self) -> Health:
         """What the load balancer says.
 
         https://docs.aws.amazon.com/elasticloadbalancing/2012-06-01/APIReference/API_InstanceState.html
         """
-        found: list[Standing] = [Standing("out", "it is not registered, or the load balancer is gone")]
+        found: list[Health] = [Health("out", "it is not registered, or the load balancer is gone")]
         with self._asking("DescribeInstanceHealth", gone=True):
             answer = self.client.describe_instance_health(**self._request())
-            found = [_classic_standing(each) for each in answer["InstanceStates"]]
-        return found[0] if found else Standing("out")
+            found = [_classic_health(each) for each in answer["InstanceStates"]]
+        return found[0] if found else Health("out")
 
     def _request(self) -> dict[str, Any]:
         return {"LoadBalancerName": self.elb, "Instances": [{"InstanceId": self.instance_id}]}
@@ -126,10 +126,10 @@ class Classic:
         return aws.asking(ReportError, f"elasticloadbalancing:{action}", self.name, codes)
 
 
-def _classic_standing(state: dict[str, str]) -> Standing:
+def _classic_health(state: dict[str, str]) -> Health:
     said = ", ".join(filter(None, (state.get(key, "") for key in ("State", "ReasonCode", "Description"))))
     if "deregistration currently in progress" in said:  # it still calls itself InService
-        return Standing("draining", said)
+        return Health("draining", said)
     if state["State"] == "Unknown" or "not currently registered" in said:
-        return Standing("out", said)
-    return Standing("healthy" if state["State"] == "InService" else "unhealthy", said)
+        return Health("out", said)
+    return Health("healthy" if state["State"] == "InService" else "unhealthy", said)

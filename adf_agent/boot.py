@@ -54,12 +54,12 @@ def boot(do: Stages, member: Member) -> Service | None:
         built = stage("image", lambda: do.image(docker.value, fetched.value))
         settle([built, configured], do.deadline)
         if do.launched.warm:
-            stage("report", lambda: serving.join(do, member, serves=False)).settled(do.deadline)
+            stage("report", lambda: serving.join(do, member, docker.value, None)).settled(do.deadline)
             return None
         wanted = do.specify(fetched.value, built.value, configured.value)
         started = stage("container", lambda: do.container(docker.value, wanted)).settled(do.deadline)
         manifest = fetched.value.manifest
         stage("health", lambda: do.health(docker.value, manifest, built.value, started)).settled(do.deadline)
         do.keep_config(configured.value)
-        stage("report", lambda: serving.join(do, member)).settled(do.deadline)
+        stage("report", lambda: serving.join(do, member, docker.value, started)).settled(do.deadline)
     return Service(started, docker.value.client, do.probe(manifest, built.value, started), manifest)

@@ -51,16 +51,20 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "boot", _boot, "boot the release of RELEASE_URL, then exit; the container goes on")
     # Listed here; __main__ takes it straight to its module.
     commands.add_parser("status", help=status.MEANING[0].lower() + status.MEANING[1:])
-    shown = _command(commands, "settings", _settings, "the settings in force, each with its source")
-    shown.add_argument("--json", action="store_true", help="for programs")
-    _command(commands, "drain", _drain, "leave: deregister, wait until drained, stop the container; the agent stays")
-    _command(commands, "reload", _reload, "apply changed settings and config, with no request lost")
-    held = _command(commands, "hold", _hold, "keep a failing instance for a person, for a while")
+    _json(_command(commands, "settings", _settings, "the settings in force, each with its source"))
+    drain = "leave: deregister, wait until drained, stop the container; the agent stays"
+    _json(_command(commands, "drain", _drain, drain))
+    _json(_command(commands, "reload", _reload, "apply changed settings and config, with no request lost"))
+    held = _json(_command(commands, "hold", _hold, "keep a failing instance for a person, for a while"))
     choice = held.add_mutually_exclusive_group(required=True)
     choice.add_argument("duration", nargs="?", type=_duration, metavar="DURATION", help="90s, 15m, 2h; from now")
     choice.add_argument("--off", action="store_true", help="let go")
-    shown = _command(commands, "config", _config, "the config that a container would get now: names, never values")
-    shown.add_argument("--json", action="store_true", help="for programs")
+    _json(_command(commands, "config", _config, "the config that a container would get now: names, never values"))
+    return parser
+
+
+def _json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--json", action="store_true", help="for programs")
     return parser
 
 
@@ -143,23 +147,24 @@ def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  ev
 
 def _run(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
     import time  # noqa: PLC0415
+    from queue import SimpleQueue  # noqa: PLC0415
 
     from adf_agent import launch, supervise  # noqa: PLC0415
     from adf_agent.notify import Notify  # noqa: PLC0415
 
+    orders: SimpleQueue[supervise.Order] = SimpleQueue()  # its put may be called by a signal's handler
+    asked: dict[int, supervise.Order] = {
+        signal.SIGTERM: "stop",
+        signal.SIGINT: "stop",
+        signal.SIGHUP: "reload",
+        signal.SIGUSR1: "drain",
+    }
+    for number in asked:
+        signal.signal(number, lambda sent, _: orders.put(asked[sent]))
     notify = Notify.of_environment(os.environ, time.monotonic)
     with _only_agent(root, "run") as (host, record, ledger):
         record.listen(notify.status)
-        supervisor = supervise.Supervisor(host, record, ledger, notify, launch.patience(root))
-        asked: dict[signal.Signals, supervise.Asked] = {
-            signal.SIGTERM: "stop",
-            signal.SIGINT: "stop",
-            signal.SIGHUP: "reload",
-            signal.SIGUSR1: "drain",
-        }
-        for number in asked:
-            signal.signal(number, lambda sent, _: supervisor.ask(asked[signal.Signals(sent)]))
-        return supervisor.run()
+        return supervise.Supervisor(host, record, ledger, notify, orders, launch.patience(root)).run()
 
 
 @contextmanager
@@ -174,40 +179,38 @@ def _only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledge
         record = Record(root, mode)
         try:
             yield Clients(root), record, state.Ledger(root)
+        except AgentError as error:  # before there was a boot to fail
+            record.fail(error)
+            raise
         except Exception as error:
             hint = "This is a fault of adf-agent's: please report it, with the lines of its log."
             record.fail(AgentError(f"unexpected: {type(error).__name__}", hint=hint))
             raise
 
 
-def _drain(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
+def _drain(arguments: argparse.Namespace, root: Root) -> int:
     from adf_agent import order  # noqa: PLC0415
 
-    if order.give(root, "drain") is None:
+    found = order.give(root, "drain")
+    if found is None:
         return _no_agent()
-    found = order.follow(root, lambda now: now.get("phase") in ("drained", *status.ENDED))
-    if found is None or found["phase"] != "drained":
-        raise AgentError("the agent ended before it had drained", hint="See `adf-agent status`.")
     steps = (found.get("drain") or {}).get("steps", {})
-    print(*(f"{seconds:8.2f} s  {step}" for step, seconds in steps.items()), "drained", sep="\n")
+    if arguments.json:
+        print(json.dumps({"phase": found["phase"], "steps": steps}, indent=1))
+    else:
+        print(*(f"{seconds:8.2f} s  {step}" for step, seconds in steps.items()), "drained", sep="\n")
     return 0
 
 
-def _reload(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
+def _reload(arguments: argparse.Namespace, root: Root) -> int:
     from adf_agent import order  # noqa: PLC0415
 
-    before = order.give(root, "reload")
-    if before is None:
+    found = order.give(root, "reload")
+    if found is None:
         return _no_agent()
-    reloads, came_back = before.get("reload"), ("in service", "warmed", *status.ENDED)
-    if before.get("phase") == "drained":  # it boots again
-        found = order.follow(root, lambda now: now.get("phase") in came_back)
-    else:
-        found = order.follow(root, lambda now: now.get("reload") != reloads or now.get("phase") in status.ENDED)
-    error = "the agent ended before it had reloaded" if found is None else (found.get("reload") or {}).get("error")
-    if error:
-        raise AgentError(error, hint="See `adf-agent status`.")
-    print("reloaded")
+    print(
+        json.dumps({"phase": found["phase"], "reload": found.get("reload")}, indent=1) if arguments.json else "reloaded"
+    )
     return 0
 
 
@@ -221,10 +224,14 @@ def _hold(arguments: argparse.Namespace, root: Root) -> int:
 
     if arguments.off:
         hold.end(root)
+    else:
+        hold.begin(root, arguments.duration)
+    if arguments.json:
+        print(json.dumps({"seconds": round(hold.left(root))}))
+    elif arguments.off:
         print("a failing instance is no longer kept")
-        return 0
-    hold.begin(root, arguments.duration)
-    print(f"a failing instance is kept for {arguments.duration:.0f} s from now; let go sooner: adf-agent hold --off")
+    else:
+        print(f"a failing instance is kept for {arguments.duration:.0f} s from now; to let go: adf-agent hold --off")
     return 0
 
 

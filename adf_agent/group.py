@@ -20,6 +20,7 @@ INACTIVE, NOT_MANAGED = "no active lifecycle action", "no managed instance found
 WAITING: dict[Kind, tuple[str, ...]] = {
     "launch": ("Pending", "Pending:Wait", "Warmed:Pending", "Warmed:Pending:Wait"),
     "terminate": (
+        "InService",  # for a moment after the notice
         *("Terminating", "Terminating:Wait", "Warmed:Terminating", "Warmed:Terminating:Wait"),
         *("Warmed:Pending", "Warmed:Pending:Wait"),
     ),
@@ -42,7 +43,7 @@ class Hook:
 
     name: str
     kind: Kind
-    timeout: float = 3600.0  # AWS's own default
+    timeout: float = 30.0  # the least there is: for one that may not be asked
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Group:
         with self._asking("DescribeLifecycleHooks"):
             found = self.client.describe_lifecycle_hooks(AutoScalingGroupName=self.name)["LifecycleHooks"]
         hooks = {
-            each["LifecycleHookName"]: Hook(each["LifecycleHookName"], kind, float(each.get("HeartbeatTimeout", 3600)))
+            each["LifecycleHookName"]: Hook(each["LifecycleHookName"], kind, float(each["HeartbeatTimeout"]))
             for each in found
             if each["LifecycleTransition"] == TRANSITIONS[kind]
         }
@@ -102,11 +103,9 @@ class Group:
             call = self.client.complete_lifecycle_action
             return _unless(INACTIVE, call, **self._action(hook), LifecycleActionResult=result)
 
-    def report_unhealthy(self) -> None:
-        """Has the instance replaced, within its grace period too."""
-        with self._asking("SetInstanceHealth"):
-            request = {"HealthStatus": "Unhealthy", "ShouldRespectGracePeriod": False}
-            _unless(NOT_MANAGED, self.client.set_instance_health, InstanceId=self.instance_id, **request)
+    def now(self) -> "Group | None":
+        """The same, with the instance's present state; None once it has left every group."""
+        return find(self.client, self.instance_id)
 
     def _action(self, hook: Hook) -> dict[str, str]:
         return {
@@ -124,6 +123,13 @@ def find(client: AutoScaling, instance_id: str) -> Group | None:
     with aws.asking(ReportError, "autoscaling:DescribeAutoScalingInstances", "*"):
         found = client.describe_auto_scaling_instances(InstanceIds=[instance_id])["AutoScalingInstances"]
     return Group(client, found[0]["AutoScalingGroupName"], instance_id, found[0]["LifecycleState"]) if found else None
+
+
+def report_unhealthy(client: AutoScaling, instance_id: str) -> bool:
+    """Has the instance replaced, within its grace period too; False where no group has it. Raises ReportError."""
+    with aws.asking(ReportError, "autoscaling:SetInstanceHealth", instance_id):
+        request = {"HealthStatus": "Unhealthy", "ShouldRespectGracePeriod": False}
+        return _unless(NOT_MANAGED, client.set_instance_health, InstanceId=instance_id, **request)
 
 
 def _unless(words: str, call: Any, **request: Any) -> bool:

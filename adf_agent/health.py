@@ -195,6 +195,14 @@ def wait(client: Any, running: Container, probe: Probe | None, health: Health, d
     )
 
 
+def check_running(client: Any, running: Container) -> None:
+    """Raises HealthError where the container has ended since it was healthy; a silent engine says nothing of it."""
+    with suppress(ContainerError):
+        if container.running(client, running.id):
+            return
+        raise _exited(client, running, Answer(healthy=True, text="it was well"))
+
+
 def _is_over(client: Any, running: Container, ended: Task[None]) -> bool:
     """Whether the container has ended. A wait that failed says nothing of it: the engine may have been restarted."""
     try:

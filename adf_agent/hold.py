@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+from adf_agent.errors import AgentError
 from adf_agent.root import Root
 from adf_agent.state import write
 
@@ -20,8 +21,11 @@ def begin(root: Root, seconds: float) -> None:
 
 
 def end(root: Root) -> None:
-    """Lets go. Raises OSError."""
-    root.hold.unlink(missing_ok=True)
+    """Lets go. Raises AgentError."""
+    try:
+        root.hold.unlink(missing_ok=True)
+    except OSError as error:
+        raise AgentError(f"{root.hold} can't be removed: {error.strerror}", hint="sudo adf-agent hold --off") from error
 
 
 def left(root: Root) -> float:

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from adf_agent import container, engine, report
+from adf_agent import engine, report
 from adf_agent.background import Task
 from adf_agent.balancer import Balancer
 from adf_agent.deadline import Deadline
@@ -27,6 +27,7 @@ LONGEST_SECONDS = 3600.0 + 300.0
 STOP_SECONDS = 345.0
 SPOT_SECONDS = 120.0  # the notice comes two minutes before the end
 MARGIN_SECONDS = 5.0  # of a budget, for the calls behind the stop
+ASK_SECONDS = 20.0  # for Auto Scaling to say what there is to leave
 BLIND_SECONDS = 300.0  # to wait where the load balancer may not be asked: its default deregistration delay
 FIRST_SECONDS, GROWTH, POLL_SECONDS = 0.2, 1.5, 2.0
 T = TypeVar("T")
@@ -43,25 +44,32 @@ class Plan:
     hook: bool  # our terminate hook waits at the end of it
     stops: bool  # the container too
 
-    def draining(self, stop_timeout: float) -> float:
-        """Seconds that the load balancers may take, so that the container still has its *stop_timeout*."""
-        return max(0.0, self.budget - (stop_timeout if self.stops else 0.0) - MARGIN_SECONDS)
+    def kept_back(self, stop_timeout: float) -> float:
+        """Seconds that the load balancers must leave, so that the container still has its *stop_timeout*."""
+        return (stop_timeout if self.stops else 0.0) + MARGIN_SECONDS
 
 
-def plan(why: Why, notice: float | None = None) -> Plan:
-    """The plan for *why*; *notice*, seconds, is how soon a spot instance ends."""
+def plan(why: Why, target: str | None = None, notice: float | None = None) -> Plan:
+    """The plan for *why*, in a group that moves the instance to *target*.
+
+    *notice*, seconds, is how soon a spot instance ends. A stop or a spot notice may come in the middle of a scale-in.
+    """
     budgets: dict[Why, float] = {"stop": STOP_SECONDS, "spot": SPOT_SECONDS if notice is None else notice}
-    by_group = why in ("terminated", "warmed", "standby")
-    hook = why in ("terminated", "warmed")
+    to_pool = (target or "").startswith("Warmed:")
+    by_group = to_pool or target in ("Terminated", "Standby", "Detached")
+    hook = by_group and (target == "Terminated" or to_pool)
     return Plan(why, budgets.get(why, LONGEST_SECONDS), by_group, hook, stops=why != "standby")
 
 
 class Leaving:
-    """One way out, by *plan*. Whatever fails on it is named, and the next step taken: the end comes anyway."""
+    """One way out, by *plan*. Whatever fails on it is named, and the next step taken: the end comes anyway.
 
-    def __init__(self, do: Stages, plan: Plan, stop: threading.Event, *, grouped: bool) -> None:
+    *spent* seconds of the budget are over already. Every step may be taken again, after a crash or in more of a hurry.
+    """
+
+    def __init__(self, do: Stages, plan: Plan, stop: threading.Event, *, grouped: bool, spent: float = 0.0) -> None:
         self._do, self._plan, self._grouped = do, plan, grouped
-        self._deadline = Deadline(plan.budget, stop)
+        self._deadline = Deadline(max(MARGIN_SECONDS, plan.budget - spent), stop)
         self._began = time.monotonic()
         self._steps: dict[str, float] = {}
 
@@ -70,31 +78,41 @@ class Leaving:
         told, patience = self._do.ledger.state.standing or self._plan.by_group, self._do.recorded_stop_timeout()
         standing = "draining" if self._plan.why == "drain" else "leaving"
         self._do.ledger.note_if_possible(standing=standing)  # before the first step: a crash must not forget it
-        log.info("drain.started", why=self._plan.why, budget=self._plan.budget, stop_timeout=patience)
+        log.info("drain.started", why=self._plan.why, budget=self._deadline.seconds, stop_timeout=patience)
         if told:
-            window = self._deadline.within(self._plan.draining(patience))
-            place = self._step("group", lambda: self._find(window), window) if self._grouped else None
-            with self._waiting(place) as hook:
-                self._let_go(place, window)
-                self._stop_container(patience)
-                if place and hook:
-                    self._complete(place, hook)
-        else:  # nobody was told of it
+            self._let_go(patience)
+        else:
             self._stop_container(patience)
         self._do.ledger.note_if_possible(standing="drained" if self._plan.why == "drain" else "")
         log.info("drain.finished", why=self._plan.why, seconds=self._seconds())
 
-    def _let_go(self, place: Group | None, window: Deadline) -> None:
-        mine = report.own(self._do.host, self._do.launched)
-        others: list[Balancer] = []
-        if place:
-            others = self._step("attached", lambda: self._attached(place, window), window) or []
-        leaving, left = (mine, others) if self._plan.by_group else ([*mine, *others], [])
-        for each in leaving:
-            if self._step(f"deregistered from {each.name}", partial(self._deregistered, each, window), window):
-                left.append(each)  # one that may not be left never lets go
-        for each in left:
-            self._step(f"drained by {each.name}", partial(self._drained, each, window), window)
+    def _let_go(self, patience: float) -> None:
+        window = self._deadline.within(max(0.0, self._deadline.remaining() - self._plan.kept_back(patience)))
+        left = self._deregister(report.own(self._do.host, self._do.launched), window)
+        place = self._ask("group", self._find, window) if self._grouped else None
+        with self._waiting(place) as hook:
+            attached = place and self._ask("attached", partial(self._attached, place), window)
+            others = attached or []
+            left += others if self._plan.by_group else self._deregister(others, window)
+            for each in left:
+                self._step(f"drained by {each.name}", partial(self._drained, each, window), window)
+            self._stop_container(patience)
+            if place and hook:
+                complete = partial(report.complete, place, hook, "CONTINUE", self._deadline)
+                self._step(f"{hook.name} completed", complete, self._deadline)
+
+    def _deregister(self, balancers: list[Balancer], window: Deadline) -> list[Balancer]:
+        """Those that were left: one that may not be left never lets go."""
+        return [
+            each
+            for each in balancers
+            if self._step(f"deregistered from {each.name}", partial(self._deregistered, each, window), window)
+        ]
+
+    def _ask(self, what: str, call: Callable[[Deadline], T], window: Deadline) -> T | None:
+        """The answer of *call*; who does not answer soon must not have the load balancers' time."""
+        bound = window.within(ASK_SECONDS)
+        return self._step(what, partial(call, bound), bound)
 
     def _deregistered(self, balancer: Balancer, window: Deadline) -> bool:
         window.retry(balancer.deregister)
@@ -121,28 +139,28 @@ class Leaving:
                 window.wait(pause)
             pause = min(pause * GROWTH, POLL_SECONDS)
         if state not in ("out", "idle"):
-            raise ReportError(f"{balancer.name} has not let go in {window.seconds:.0f} s")
+            hint = "Raise the time behind it, or lower the load balancer's deregistration delay."
+            raise ReportError(f"{balancer.name} has not let go in {window.seconds:.0f} s", hint=hint)
 
     def _stop_container(self, patience: float) -> None:
         if not self._plan.stops:
             return
-        name = self._do.ledger.state.container_id
         seconds = max(1.0, min(patience, self._deadline.remaining() - MARGIN_SECONDS / 2))
 
         def stop() -> None:
-            reached = engine.connect(self._do.host.docker, self._deadline)
-            if name:
-                container.stop(reached.client, name, seconds)
+            self._do.stop(engine.connect(self._do.host.docker, self._deadline), seconds)
 
-        if name:
-            self._step("container stopped", stop, self._deadline)
-            self._do.record.add(container=None)
+        self._step("container stopped", stop, self._deadline)
+        self._do.record.add(container=None)
+        if self._plan.why != "stop":  # what comes back after that has the config that it had
+            self._do.ledger.note_if_possible(in_service=False)
 
     @contextmanager
     def _waiting(self, place: Group | None) -> Iterator[Hook | None]:
         """Our terminate hook, kept waiting meanwhile; None where there is none, or not for this."""
         over = threading.Event()
-        hook = self._step("hook", lambda: self._hook(place), self._deadline) if place and self._plan.hook else None
+        asked = place if self._plan.hook else None
+        hook = asked and self._ask("hook", partial(self._hook, asked), self._deadline)
         if place and hook:
             Task(lambda: report.beat(place, hook, over))
         try:
@@ -150,17 +168,9 @@ class Leaving:
         finally:
             over.set()
 
-    def _hook(self, place: Group) -> Hook | None:
+    def _hook(self, place: Group, window: Deadline) -> Hook | None:
         wanted = self._do.launched.settings.terminate_hook
-        return report.our_hook(place, "terminate", wanted, self._do.record, self._deadline)
-
-    def _complete(self, place: Group, hook: Hook) -> None:
-        host, identity = self._do.host, self._do.launched.identity
-        self._step(
-            f"{hook.name} completed",
-            lambda: report.complete(place, hook, "CONTINUE", host, identity, self._deadline),
-            self._deadline,
-        )
+        return report.our_hook(place, "terminate", wanted, self._do.record, window)
 
     def _step(self, what: str, call: Callable[[], T], window: Deadline) -> T | None:
         """What *call* returns, None where it fails or does not end within *window*; when it ended is written down."""

@@ -61,12 +61,10 @@ class Watch:
     def _look(self) -> None:
         found = dataclasses.replace(
             self.seen,
-            target=self._ask("target", TARGET_SECONDS, self._metadata.lifecycle_target, self.seen.target),
+            target=self._ask("target", TARGET_SECONDS, self._target, self.seen.target),
             spot_time=self._ask("spot", SPOT_SECONDS, self._spot_time, self.seen.spot_time),
             rebalance=self._ask("rebalance", REBALANCE_SECONDS, self._is_rebalanced, self.seen.rebalance),
         )
-        if found.target is None:
-            self._due["target"] += ALONE_SECONDS - TARGET_SECONDS
         if found != self.seen:
             log.info("notice", **dataclasses.asdict(found))
             self.seen = found
@@ -87,6 +85,12 @@ class Watch:
             log.info("imds.answers")
         self._silent = False
         return answer
+
+    def _target(self) -> str | None:
+        target = self._metadata.lifecycle_target()
+        if target is None:
+            self._due["target"] += ALONE_SECONDS - TARGET_SECONDS
+        return target
 
     def _spot_time(self) -> str:
         if not self._is_spot():

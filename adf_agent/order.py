@@ -13,22 +13,57 @@ from adf_agent.root import Root, boot_id, started
 if TYPE_CHECKING:
     from adf_agent.status import Status
 
+Order = Literal["drain", "reload"]
 SIGNALS = {"drain": signal.SIGUSR1, "reload": signal.SIGHUP}
+# In which phases it is of use; in the others it would be lost, or wait for somebody else's word.
+PHASES = {
+    "drain": ("booting", "in service", "restarting", "joining", "reloading", "standby", "warmed", "held", "drained"),
+    "reload": ("in service", "restarting", "joining", "drained", "held"),
+}
+ENDED = ("in service", "warmed", "standby", "drained", *status.ENDED)
 LOOK_SECONDS = 0.1  # there is no stop event to heed, and Ctrl-C ends the wait, not what was asked for
 
 
-def give(root: Root, what: Literal["drain", "reload"]) -> "Status | None":
-    """Asks the agent of *root*; returns its status before that, None where none runs. Raises AgentError."""
-    found = running(root)
-    if found is None or found["agent"].get("mode") != "run":
+def give(root: Root, order: Order) -> "Status | None":
+    """Has the agent of *root* do it, and waits for its end: the status then; None where no agent runs.
+
+    Raises AgentError where it can't be done or did not end well.
+    """
+    before = running(root)
+    if before is None or before["agent"].get("mode") != "run":
         return None
+    phase = before.get("phase")
+    if phase not in PHASES[order]:
+        raise AgentError(f"the agent is {phase}: there is nothing to {order} now", hint="See `adf-agent status`.")
+    if order == "drain" and phase == "drained":
+        return before
     try:
-        os.kill(found["agent"]["pid"], SIGNALS[what])
+        os.kill(before["agent"]["pid"], SIGNALS[order])
     except ProcessLookupError:
         return None
     except PermissionError as error:
-        raise AgentError("this user may not signal the agent", hint=f"sudo adf-agent {what}") from error
-    return found
+        raise AgentError("this user may not signal the agent", hint=f"sudo adf-agent {order}") from error
+    return _ended(order, follow(root, lambda now: _is_over(order, now, before)))
+
+
+def _is_over(order: Order, now: "Status", before: "Status") -> bool:
+    if now.get("reload") != before.get("reload"):
+        return True
+    moved = (now.get("phase"), now.get("since")) != (before.get("phase"), before.get("since"))
+    # A reload tells its end by itself, but where it begins all over again.
+    waits = order == "drain" or before.get("phase") in ("drained", "held")
+    return moved and (now.get("phase") in ENDED if waits else now.get("phase") in status.ENDED)
+
+
+def _ended(order: Order, now: "Status | None") -> "Status":
+    if now is None:
+        raise AgentError(f"the agent ended before the {order}", hint="See `adf-agent status`.")
+    error = (now.get("reload") or {}).get("error") if order == "reload" else ""
+    if now.get("phase") in status.ENDED or (order == "drain" and now.get("phase") != "drained"):
+        error = f"the {order} came to: {now.get('phase')}"
+    if error:
+        raise AgentError(error, hint="See `adf-agent status`.")
+    return now
 
 
 def running(root: Root) -> "Status | None":

@@ -36,6 +36,9 @@ P = Phase
 ENDS = (P.FAILED, P.STOPPED)
 UP = (P.SERVING, P.RESTARTING, P.JOINING, P.RELOADING)  # in service here, or soon again
 STAYING = (P.STARTING, P.BOOTING, *UP, P.STANDBY, P.WARMED, P.HELD)  # what may be left by a notice
+GONE = ("Terminated", "Warmed:Terminated")
+# The less time there is, the more urgent.
+URGENCY: tuple[Why, ...] = ("stop", "spot", "terminated", "drain", "rebalance", "standby", "warmed")
 AFTER: dict[Why, Phase] = {"stop": P.STOPPED, "standby": P.STANDBY, "warmed": P.WARMED}  # else DRAINED
 
 
@@ -70,7 +73,7 @@ class State:
     since: float
     why: Why | None = None
     error: AgentError | None = None
-    restarts: int = 0  # in a row
+    restarts: int = 0  # in a row, and what else was tried in vain
     troubled: float | None = None
     unhealthy: bool = False  # the group is to replace the instance
 
@@ -91,20 +94,32 @@ def pause(restarts: int) -> float:
 
 
 def _why_leave(state: State, seen: Seen, policy: Policy) -> Why | None:
-    """The first reason that holds, None to stay."""
-    target, starting = seen.notices.target or "", state.phase is P.STARTING
+    """The most urgent reason that holds, None to stay, or to go on leaving."""
+    starting = state.phase is P.STARTING
     if starting and seen.work != "done":  # without settings nobody can be told
         return "stop" if seen.asked == "stop" and seen.work == "running" else None
-    reasons: list[tuple[bool, Why]] = [
-        (target in ("Terminated", "Warmed:Terminated"), "terminated"),
-        (seen.asked == "stop", "stop"),
-        (bool(seen.notices.spot_time), "spot"),
-        (seen.asked == "drain" or (starting and seen.standing == "draining"), "drain"),
-        (seen.notices.rebalance and policy.drain_on_rebalance, "rebalance"),
-        (state.phase in UP and target in ("Standby", "Detached"), "standby"),
-        (state.phase in UP and target.startswith("Warmed:"), "warmed"),
-    ]
-    return next((why for holds, why in reasons if holds), None) if state.phase in STAYING else None
+    up = state.phase in UP or (starting and seen.known)
+    reasons = [why for why in URGENCY if _holds(why, seen, policy, up=up, starting=starting)]
+    if state.phase in STAYING:
+        return next(iter(reasons), None)
+    if state.phase is P.LEAVING and state.why:  # every step may be taken twice, and this one has less time
+        return next((why for why in reasons if URGENCY.index(why) < URGENCY.index(state.why)), None)
+    if state.phase is P.DRAINED and "terminated" in reasons and state.why != "terminated":  # its hook waits
+        return "terminated"
+    return None
+
+
+def _holds(why: Why, seen: Seen, policy: Policy, *, up: bool, starting: bool) -> bool:
+    target = seen.notices.target or ""
+    return {
+        "stop": seen.asked == "stop",
+        "spot": bool(seen.notices.spot_time),
+        "terminated": target in GONE,
+        "drain": seen.asked == "drain" or (starting and seen.standing == "draining"),
+        "rebalance": seen.notices.rebalance and policy.drain_on_rebalance,
+        "standby": up and target in ("Standby", "Detached"),
+        "warmed": up and target.startswith("Warmed:"),
+    }[why]
 
 
 def _starting(state: State, seen: Seen, now: float) -> State:
@@ -140,11 +155,17 @@ def _serving(state: State, seen: Seen, now: float) -> State:
 
 
 def _again(state: State, seen: Seen, now: float) -> State:
-    """After a restart or the like: what fails for the host's sake says nothing of the app."""
+    """After a restart or the like. What a dependency does to it is no trouble of this instance's."""
     if isinstance(seen.work, AgentError):
-        counted = seen.work.cause != "host"
-        return state.to(P.RESTARTING, now, restarts=state.restarts + counted, troubled=_first(state.troubled, now))
-    return state.to(P.SERVING, now) if seen.work != "running" else state
+        ours = seen.work.cause in ("app", "host", "agent")
+        troubled = _first(state.troubled, now) if ours else state.troubled
+        phase = P.RESTARTING if ours else P.JOINING
+        return state.to(phase, now, restarts=state.restarts + 1, troubled=troubled, error=seen.work)
+    if seen.work != "running":
+        return state.to(P.SERVING, now, error=None)
+    if seen.asked == "reload" and state.phase is not P.RELOADING:  # it may bring the cure
+        return state.to(P.RELOADING, now)
+    return state
 
 
 def _first(since: float | None, now: float) -> float:
@@ -158,7 +179,10 @@ def _standby(state: State, seen: Seen, now: float) -> State:
 def _from_start(state: State, seen: Seen, now: float) -> State:
     if seen.asked == "stop":
         return state.to(P.STOPPED, now)
-    back = seen.notices.target == "InService" if state.phase is P.WARMED else seen.asked == "reload"
+    if state.phase is P.WARMED:
+        back = seen.notices.target == "InService"
+    else:  # a spot instance that was hibernated goes on where it was
+        back = seen.asked == "reload" or (state.why == "spot" and not seen.notices.spot_time)
     return State(P.STARTING, now) if back else state
 
 
@@ -167,6 +191,8 @@ def _leaving(state: State, seen: Seen, now: float) -> State:
 
 
 def _held(state: State, seen: Seen, now: float) -> State:
+    if seen.asked == "reload":  # a person has mended something
+        return State(P.STARTING, now)
     return state if seen.held else state.to(P.FAILING, now)
 
 

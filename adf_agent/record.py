@@ -51,7 +51,7 @@ class Record:
             "degraded": [],
             "stages": [],
         }
-        self._write()
+        self._save()
 
     def add(self, **parts: Any) -> None:
         """Sets top-level parts of the record and writes it."""
@@ -133,8 +133,14 @@ class Record:
             entry.update(parts)
             self._write()
 
-    def _write(self) -> None:
+    def _save(self) -> None:
         write(self._root.status, json.dumps(self._parts, ensure_ascii=False, indent=1).encode(), 0o644)
+
+    def _write(self) -> None:
+        try:
+            self._save()
+        except AgentError as error:
+            log.warning("status.not_written", reason=error.sentence)  # a full disk must not end what serves
         for listener in self._listeners:
             listener(self._parts)
 

@@ -11,7 +11,7 @@ import structlog
 
 from adf_agent import group, settings
 from adf_agent.background import Task
-from adf_agent.balancer import Balancer, Classic, Standing, TargetGroup
+from adf_agent.balancer import Balancer, Classic, Health, TargetGroup
 from adf_agent.deadline import Deadline
 from adf_agent.errors import AgentError, ReportError, Stopped
 from adf_agent.group import Group, Hook, Kind
@@ -58,7 +58,11 @@ class Member:
         try:
             return self._found.result(deadline)
         except TimeoutError as error:
-            raise ReportError("Auto Scaling did not answer in the boot's time", transient=True) from error
+            raise ReportError(
+                "Auto Scaling did not answer in the boot's time",
+                hint="See the subnet's route to it, or its VPC endpoint.",
+                transient=True,
+            ) from error
 
     @property
     def grouped(self) -> bool:
@@ -87,12 +91,13 @@ class Member:
 
 
 def beat(place: Group, hook: Hook, stop: threading.Event) -> None:
-    """Keeps *hook* waiting until *stop* is set; a heartbeat that fails is followed by the next."""
-    while not stop.wait(hook.timeout / SHARE):
+    """Keeps *hook* waiting until *stop* is set, from now on: it may have waited for long while the system booted."""
+    while not stop.is_set():
         try:
             log.info("hook.heartbeat", hook=hook.name, waiting=place.heartbeat(hook))
-        except AgentError as error:
+        except AgentError as error:  # the next one may get through
             log.warning("hook.heartbeat_failed", hook=hook.name, reason=str(error))
+        stop.wait(hook.timeout / SHARE)
 
 
 def find(host: Host, identity: Identity, deadline: Deadline) -> Group | None:
@@ -136,66 +141,70 @@ def attached(host: Host, launched: Launch, place: Group, record: Record, deadlin
 
 
 def join(
-    host: Host, record: Record, launched: Launch, member: Member, deadline: Deadline, *, serves: bool = True
+    host: Host,
+    record: Record,
+    launched: Launch,
+    member: Member,
+    deadline: Deadline,
+    check: Callable[[], object] | None,
 ) -> Joined:
     """Registers with the load balancers that are ours to register with, and lets the group go on.
 
     Ours are those of the settings; those of the group only where it says InService already and they don't know of us,
-    as after a drain: in a launch it registers by itself, once our hook is completed. An instance that is to wait in a
-    warm pool *serves* nobody. Raises ReportError, Stopped.
+    as after a drain: in a launch it registers by itself, once our hook is completed. *check* is called while a load
+    balancer makes up its mind, and raises what is wrong meanwhile; None for an instance that is to wait in a warm
+    pool, and serves nobody. Raises ReportError, Stopped.
     """
     place, hook = member.found(deadline)
-    joining = own(host, launched) if serves else []
-    if serves and place and place.state == "InService":
+    joining = own(host, launched) if check else []
+    if check and place and place.state == "InService":
         others = attached(host, launched, place, record, deadline)
-        joining += [each for each in others if _ask(each, record, deadline).state == "out"]
+        joining += [each for each in others if _ask(each, record, deadline).state in ("out", "draining")]
     for each in joining:
         deadline.retry(each.register)
         log.info("report.registered", balancer=each.name)
-    for each in joining:
-        _wait_healthy(each, record, deadline)
+    for each in joining if check else []:
+        _wait_healthy(each, record, deadline, check)
     facts = [f"healthy in {each.name}" for each in joining]
     if place and hook and place.waits("launch"):
-        facts.append(_continued(place, hook, host, record, launched.identity, deadline))
+        facts.append(_continued(place, hook, record, deadline))
     return Joined(", ".join([*facts, f"group {place.name}" if place else "in no group"]))
 
 
-def _ask(balancer: Balancer, record: Record, deadline: Deadline) -> Standing:
+def _ask(balancer: Balancer, record: Record, deadline: Deadline) -> Health:
     """The load balancer's word; healthy where it may not be asked."""
-    standing: Standing = tolerated(record, lambda: deadline.retry(balancer.ask), Standing("healthy"))
-    return standing
+    return tolerated(record, lambda: deadline.retry(balancer.ask), Health("healthy"))
 
 
-def _wait_healthy(balancer: Balancer, record: Record, deadline: Deadline) -> None:
+def _wait_healthy(balancer: Balancer, record: Record, deadline: Deadline, check: Callable[[], object]) -> None:
     pause = FIRST_SECONDS
-    while (standing := _ask(balancer, record, deadline)).state not in ("healthy", "idle"):
+    while (health := _ask(balancer, record, deadline)).state not in ("healthy", "idle"):
+        check()
         if deadline.expired():
             raise ReportError(
-                f"the app is healthy, but {balancer.name} does not find it so: {standing.said}",
+                f"the app is healthy, but {balancer.name} does not find it so: {health.said}",
                 hint="See its health check's port and path, and the security group between the two.",
                 cause="settings",
             )
         deadline.wait(pause)
         pause = min(pause * GROWTH, LONGEST_SECONDS)
-    if standing.state == "idle":
-        record.degrade(f"{balancer.name} gets no requests from any load balancer: {standing.said}")
+    if health.state == "idle":
+        record.degrade(f"{balancer.name} gets no requests from any load balancer: {health.said}")
 
 
-def _continued(place: Group, hook: Hook, host: Host, record: Record, identity: Identity, deadline: Deadline) -> str:
-    done = tolerated(record, lambda: complete(place, hook, "CONTINUE", host, identity, deadline), instead=False)
+def _continued(place: Group, hook: Hook, record: Record, deadline: Deadline) -> str:
+    done = tolerated(record, lambda: complete(place, hook, "CONTINUE", deadline), instead=False)
     return f"{hook.name} {'continued' if done else 'waits no more'}"
 
 
-def complete(
-    place: Group, hook: Hook, result: group.Result, host: Host, identity: Identity, deadline: Deadline
-) -> bool:
+def complete(place: Group, hook: Hook, result: group.Result, deadline: Deadline) -> bool:
     """Completes *hook*; called too soon, it is tried again for as long as the state says that the hook may come.
 
     False where it does not wait any more: completed by somebody, timed out, or gone. Raises ReportError, Stopped.
     """
     window, pause = deadline.within(COMPLETE_SECONDS), FIRST_SECONDS
     while not deadline.retry(lambda: place.complete(hook, result)):
-        now = find(host, identity, deadline)
+        now = deadline.retry(place.now)
         if now is None or not now.waits(hook.kind) or window.expired():
             log.info("hook.not_waiting", hook=hook.name, state=now and now.state)
             return False
@@ -209,11 +218,10 @@ def give_up(host: Host, record: Record, launched: Launch | None, deadline: Deadl
     """Has the group replace this instance: ABANDON where our launch hook waits, else Unhealthy; True where it was told.
 
     Without *launched*, as the settings are what failed, IMDS says who this is. Meanwhile the load balancers of the
-    settings forget it. Raises AgentError where the group could not be told, Stopped.
+    settings forget it. Raises AgentError where the group could not be told, TimeoutError, Stopped.
     """
     leaving = [Task(partial(deadline.retry, each.deregister)) for each in (own(host, launched) if launched else [])]
-    identity, target, wanted = _who(host, launched, deadline)
-    told = target is not None and _replaced(host, record, identity, wanted, deadline)
+    told = Task(lambda: _replaced(host, record, *_who(host, launched, deadline), deadline)).result(deadline)
     for each in leaving:
         with suppress(AgentError, TimeoutError):
             each.result(deadline)
@@ -227,16 +235,29 @@ def _who(host: Host, launched: Launch | None, deadline: Deadline) -> tuple[Ident
     return metadata.identity(), metadata.lifecycle_target(), settings.TABLE["ADF_LAUNCH_HOOK"].default
 
 
-def _replaced(host: Host, record: Record, identity: Identity, wanted: str, deadline: Deadline) -> bool:
-    place = find(host, identity, deadline)
-    if place is None:
-        return False
+def _replaced(
+    host: Host, record: Record, identity: Identity, target: str | None, wanted: str, deadline: Deadline
+) -> bool:
+    return target is not None and (
+        _abandoned(host, record, identity, wanted, deadline) or report_unhealthy(host, identity, deadline)
+    )
+
+
+def _abandoned(host: Host, record: Record, identity: Identity, wanted: str, deadline: Deadline) -> bool:
     try:
-        hook = our_hook(place, "launch", wanted, record, deadline) if place.waits("launch") else None
-    except ReportError as error:  # several, none of them ours
-        log.warning("hook.unknown", reason=str(error))
-        hook = None
-    if not (hook and complete(place, hook, "ABANDON", host, identity, deadline)):
-        deadline.retry(place.report_unhealthy)
-        log.info("report.unhealthy", group=place.name)
-    return True
+        place = find(host, identity, deadline)
+        if place is None or not place.waits("launch"):
+            return False
+        hook = our_hook(place, "launch", wanted, record, deadline)
+        return hook is not None and complete(place, hook, "ABANDON", deadline)
+    except ReportError as error:  # denied, or several hooks and none of them ours: the instance's health is left
+        log.warning("hook.not_abandoned", reason=str(error))
+        return False
+
+
+def report_unhealthy(host: Host, identity: Identity, deadline: Deadline) -> bool:
+    """Has the instance replaced; False where no group has it. Raises ReportError, Stopped."""
+    client = host.autoscaling(identity.region)
+    told = deadline.retry(lambda: group.report_unhealthy(client, identity.instance_id))
+    log.info("report.unhealthy", told=told)
+    return told

@@ -1,10 +1,11 @@
 """What has been in service since the machine's boot: gone on with, started again, or made anew with new config."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from adf_agent import container, image, report
+from adf_agent import container, health, image, report
 from adf_agent.config import AppConfig
 from adf_agent.container import Container
 from adf_agent.engine import Engine
@@ -14,6 +15,8 @@ from adf_agent.manifest import Manifest
 from adf_agent.notation import Probe
 from adf_agent.report import Joined, Member
 from adf_agent.stages import Stages
+
+READ_SECONDS = 30.0  # for the config of a reload
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def again(do: Stages, member: Member) -> Service:
         do.record.stage("health", lambda: do.health(reached, manifest, built, running))
     if do.ledger.state.standing != "joined":
         member.begin(do.deadline)
-        do.record.stage("report", lambda: join(do, member))
+        do.record.stage("report", lambda: join(do, member, reached, running))
     return Service(running, reached.client, do.probe(manifest, built, running), manifest)
 
 
@@ -67,8 +70,8 @@ def _image(do: Stages, reached: Engine) -> Image:
     return found
 
 
-def reload(do: Stages, member: Member, leave: Callable[[], object]) -> Service | None:
-    """The container made anew where settings or config have changed since it was made; None where they have not.
+def reload(do: Stages, member: Member, former: Stages, leave: Callable[[], object]) -> Service | None:
+    """The container made anew where settings or config have changed since *former*; None where they have not.
 
     *leave* deregisters, drains and stops the former one. What fails before that leaves the former one in service, and
     is raised as NotReloadedError. Raises AgentError or Stopped.
@@ -76,10 +79,11 @@ def reload(do: Stages, member: Member, leave: Callable[[], object]) -> Service |
     try:
         wanted, reached, read, built = _wanted(do)
         known = do.ledger.state.container_id, do.ledger.state.release_digest
-        former = container.adopt(reached.client, *known)
+        running = container.adopt(reached.client, *known)
     except AgentError as error:
         raise NotReloadedError(error) from error
-    if former and former.fingerprint == wanted.fingerprint:
+    same = _places(do) == _places(former) and do.ledger.state.standing == "joined"
+    if running and running.fingerprint == wanted.fingerprint and same:
         return None
     leave()
     member.begin(do.deadline)
@@ -91,8 +95,12 @@ def reload(do: Stages, member: Member, leave: Callable[[], object]) -> Service |
         do.undo(None)  # what serves again has the config that worked
         raise
     do.keep_config(read)
-    do.record.stage("report", lambda: join(do, member))
+    do.record.stage("report", lambda: join(do, member, reached, running))
     return Service(running, reached.client, do.probe(manifest, built, running), manifest)
+
+
+def _places(do: Stages) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return do.launched.settings.target_groups, do.launched.settings.load_balancers
 
 
 class NotReloadedError(AgentError):
@@ -109,15 +117,20 @@ def _wanted(do: Stages) -> tuple[Any, Engine, AppConfig | None, Image]:
             hint="A new release takes a new instance, or a restart of this one.",
         )
     reached = do.record.stage("docker", do.docker)
-    read = do.record.stage("config", lambda: do.config(fall_back=False)) if do.reads_config() else None
+    reading = replace(do, deadline=do.deadline.within(READ_SECONDS))  # the app is not looked after meanwhile
+    read = do.record.stage("config", lambda: reading.config(fall_back=False)) if do.reads_config() else None
     built = _image(do, reached)
     return do.specify(do.recorded(), built, read), reached, read, built
 
 
-def join(do: Stages, member: Member, *, serves: bool = True) -> Joined:
-    """Tells load balancers and group; what was begun and not ended in a crash is done again at the next start."""
+def join(do: Stages, member: Member, reached: Engine, running: Container | None) -> Joined:
+    """Tells load balancers and group; what was begun and not ended in a crash is done again at the next start.
+
+    Nothing is *running* where the instance is to wait in a warm pool.
+    """
     do.ledger.note(standing="joining")
-    joined = report.join(do.host, do.record, do.launched, member, do.deadline, serves=serves)
-    do.ledger.note(standing="joined" if serves else "")
+    check = partial(health.check_running, reached.client, running) if running else None
+    joined = report.join(do.host, do.record, do.launched, member, do.deadline, check)
+    do.ledger.note(standing="joined" if running else "")
     member.end()
     return joined

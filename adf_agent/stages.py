@@ -56,6 +56,8 @@ class Stages:
         self.record.degrade(*self.launched.warnings)
         if not self.ledger.belong(identity.instance_id):
             lastgood.forget(self.host.root)
+        if self.launched.described is not None:  # asked once a boot of the machine
+            self.ledger.note(tags=json.dumps(dict(self.launched.described)))
 
     def docker(self) -> Engine:
         """The engine, without what a crash left half-done."""
@@ -125,10 +127,9 @@ class Stages:
 
     def container(self, reached: Engine, wanted: Spec) -> Container:
         """The container, made anew: a restart of the instance means new config."""
-        former, tags = self.ledger.state.container_id, self.launched.described
+        former = self.ledger.state.container_id
         self.deadline.retry(lambda: container.remove(reached.client, former))
-        told = "" if tags is None else json.dumps(dict(tags))
-        self.ledger.note(in_service=False, standing="", container_id="", tags=told)
+        self.ledger.note(in_service=False, standing="", container_id="")
         started = self.deadline.retry(lambda: container.run(reached.client, wanted))
         self.ledger.note(container_id=started.id)
         self.record.add(container=started.shown())
@@ -164,6 +165,11 @@ class Stages:
                 self.undo(docker)
             raise
 
+    def stop(self, reached: Engine, timeout: float) -> None:
+        """Stops and removes the container, also one that a crash left without a note."""
+        for name in filter(None, (self.ledger.state.container_id, self.container_name())):
+            container.stop(reached.client, name, timeout)
+
     def former_serves(self) -> bool:
         """Whether what runs is a container that had been in service before this boot: no failure takes it away."""
         return self.ledger.state.in_service and self.ledger.state.standing == "joined"
@@ -175,8 +181,7 @@ class Stages:
         def stop() -> None:
             ready = docker is not None and docker.done() and not docker.failed()
             reached = docker.value if docker and ready else engine.connect(self.host.docker, window)
-            for name in filter(None, (self.ledger.state.container_id, self.container_name())):
-                container.stop(reached.client, name, STOP_SECONDS)
+            self.stop(reached, STOP_SECONDS)
 
         try:
             Task(stop).result(window)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,11 +115,14 @@ class Ledger:
 
     def __init__(self, root: Root) -> None:
         self._root = root
+        self._lock = threading.Lock()
         self.state = load(root)
 
     def note(self, **changes: Any) -> None:
-        self.state = dataclasses.replace(self.state, **changes)
-        save(self._root, self.state)
+        """Changes the state and saves it. Raises AgentError where that fails; the change counts all the same."""
+        with self._lock:
+            self.state = dataclasses.replace(self.state, **changes)
+            save(self._root, self.state)
 
     def note_if_possible(self, **changes: Any) -> None:
         """As `note`, for when what follows must be done on a full disk too."""

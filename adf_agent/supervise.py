@@ -30,7 +30,7 @@ END_SECONDS = 30.0  # for a work that is called off to take back what it did: mo
 CLOSE_SECONDS = 3.0  # for the last word of the fleet record
 JITTER = 0.5  # of ADF_UNHEALTHY_AFTER at most: what all instances feel at once must not replace all at once
 REBALANCE = "EC2 recommends a rebalance: this spot instance is at an elevated risk of being interrupted"
-Asked = Literal["", "stop", "drain", "reload"]
+Order = Literal["", "stop", "drain", "reload"]
 log = structlog.get_logger()
 
 
@@ -67,7 +67,10 @@ class Work:
 
 
 class Supervisor:
-    """The life of the agent on one instance. Clients, service manager and clock are handed in."""
+    """The life of the agent on one instance. Clients, service manager and clock are handed in.
+
+    *orders* may be put by a signal's handler, at any time; the empty one only wakes the loop.
+    """
 
     def __init__(
         self,
@@ -75,12 +78,14 @@ class Supervisor:
         record: Record,
         ledger: Ledger,
         notify: Notify,
+        orders: "SimpleQueue[Order]",
         patience: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host, self._record, self._ledger, self._notify, self._clock = host, record, ledger, notify, clock
-        self._woken: SimpleQueue[None] = SimpleQueue()  # its put may be called by a signal's handler
-        self._asked: Asked = ""
+        self._orders = orders
+        self._asked: Order = ""
+        self._stopping = False
         self._end, self._exit_end = threading.Event(), threading.Event()
         self._watch = Watch(host.metadata(Deadline(0, self._end)), self._wake, self._end)
         self._works = Works(host, record, ledger, self._watch, patience)
@@ -89,12 +94,6 @@ class Supervisor:
         self._policy = Policy()
         self._state = State(Phase.STARTING, clock())
         self._work: Work | None = Work(self._works.start, None, self._wake)
-
-    def ask(self, what: Asked) -> None:
-        """`stop`, `drain` or `reload`, on somebody's word; a signal's handler may call it. Stop outranks the others."""
-        if self._asked != "stop":
-            self._asked = what
-        self._wake()
 
     def run(self) -> int:
         """Until the end. Returns the exit code: 0 where it left as it was told, the stage's where it failed."""
@@ -111,17 +110,20 @@ class Supervisor:
             self._end.set()
             self._exit_end.set()
             self._works.close(CLOSE_SECONDS)
-        return self._state.error.exit_code if self._state.error else 0
+        error = self._state.error
+        return error.exit_code if error and self._state.phase is Phase.FAILED else 0
 
     def _wake(self) -> None:
-        self._woken.put(None)
+        self._orders.put("")
 
     def _wait(self) -> None:
         self._notify.feed()
         with suppress(Empty):
-            self._woken.get(timeout=TICK_SECONDS)
+            order = self._orders.get(timeout=TICK_SECONDS)
             while True:
-                self._woken.get_nowait()
+                self._stopping = self._stopping or order == "stop"
+                self._asked = order or self._asked
+                order = self._orders.get_nowait()
 
     def _see(self) -> Seen:
         outcome = self._work.outcome() if self._work else "running"
@@ -131,22 +133,19 @@ class Supervisor:
         return Seen(
             work=outcome if isinstance(outcome, AgentError | str) else "served" if outcome else "done",
             notices=self._watch.seen,
-            asked=self._asked,
+            asked="stop" if self._stopping else self._asked,
             exited=self._exit is not None and self._exit.exited,
             host=self._vitals.host if self._vitals else "",
-            held=self._held(outcome),
+            held=hold.left(self._host.root) or self._policy_holds(),
             known=do is not None and serving.is_known(do),
             standing=self._ledger.state.standing,
             grouped=member is None or member.grouped,
         )
 
-    def _held(self, outcome: object) -> float:
-        """Seconds that a failing instance is kept yet; by ADF_ON_FAILURE=hold they begin with the failure."""
-        begins = self._state.phase is Phase.BOOTING and isinstance(outcome, AgentError)
-        do = self._works.do
-        if begins and do and do.launched.settings.on_failure == "hold" and not hold.left(self._host.root):
-            hold.begin(self._host.root, hold.DEFAULT_SECONDS)
-        return hold.left(self._host.root)
+    def _policy_holds(self) -> float:
+        """Seconds that a failed boot is kept by ADF_ON_FAILURE=hold: they begin with the failure."""
+        do = self._works.do if self._state.phase is Phase.BOOTING else None
+        return hold.DEFAULT_SECONDS if do and do.launched.settings.on_failure == "hold" else 0.0
 
     def _look_after(self, service: Service) -> None:
         if self._vitals is None:
@@ -159,7 +158,6 @@ class Supervisor:
     def _enter(self, state: State, former: State) -> None:
         """Writes down the state that was just entered, and sets its work going."""
         if state.unhealthy and not former.unhealthy:
-            self._record.degrade("the group was told that this instance is unhealthy")
             Work(self._works.report_unhealthy, None, self._wake)
         if former.restarts and not state.restarts:
             self._record.trouble("app", "")
@@ -167,7 +165,9 @@ class Supervisor:
             return
         log.info("phase", phase=state.phase, former=former.phase, why=state.why)
         if former.phase is Phase.STARTING and state.phase is not Phase.FAILING:
-            self._ready()
+            self._notify.ready()
+        if former.phase in (Phase.STARTING, Phase.RELOADING):
+            self._follow_settings()
         self._consume(state, former)
         self._write_down(state, former)
         call = self._call(state)
@@ -186,9 +186,8 @@ class Supervisor:
         }
         return calls.get(state.phase)
 
-    def _ready(self) -> None:
+    def _follow_settings(self) -> None:
         """Settings are read: from here on it is known how long app and host may fail."""
-        self._notify.ready()
         if do := self._works.do:
             settings, instance_id = do.launched.settings, do.launched.identity.instance_id
             structlog.contextvars.bind_contextvars(instance=instance_id, release=settings.release)  # for later threads
@@ -206,7 +205,9 @@ class Supervisor:
             self._vitals.service = None
             self._exit_end.set()
         if state.phase is Phase.LEAVING and state.why == "stop":
-            self._notify.stopping(leave.STOP_SECONDS)
+            self._notify.stopping(leave.STOP_SECONDS + CLOSE_SECONDS)
+        if state.phase is Phase.HELD and not hold.left(self._host.root):
+            hold.begin(self._host.root, hold.DEFAULT_SECONDS)
         late = state.phase is Phase.JOINING and former.phase is Phase.SERVING  # a group that it was attached to
         if late or state.phase in (Phase.STARTING, Phase.STOPPED):
             self._ledger.note_if_possible(standing="")
@@ -214,9 +215,11 @@ class Supervisor:
     def _write_down(self, state: State, former: State) -> None:
         if state.phase in (Phase.RESTARTING, Phase.RELOADING, Phase.STARTING) or former.phase is Phase.STANDBY:
             self._record.begin()
-        if state.error and (
-            state.phase is Phase.HELD or (state.phase is Phase.FAILING and former.phase is not Phase.HELD)
-        ):
+        failed = state.error if state.phase in (Phase.RESTARTING, Phase.JOINING) else None
+        if failed:
+            self._record.keep(failed.log_tail)
+        self._record.trouble("service", failed.sentence if failed else "")
+        if state.error and state.phase in (Phase.HELD, Phase.FAILING) and former.phase is not Phase.HELD:
             self._record.fail(state.error, "held" if state.phase is Phase.HELD else "failed")
         elif state.phase is not Phase.FAILED:
             shown = {Phase.STARTING: Phase.BOOTING, Phase.FAILING: Phase.FAILED}.get(state.phase, state.phase)

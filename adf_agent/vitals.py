@@ -12,7 +12,7 @@ import structlog
 from adf_agent import container, health
 from adf_agent.background import Task
 from adf_agent.engine import FAULTS
-from adf_agent.errors import ContainerError
+from adf_agent.errors import AgentError, ContainerError
 from adf_agent.host import Host
 from adf_agent.record import Record
 from adf_agent.serving import Service
@@ -71,19 +71,25 @@ class Vitals:
     def _run(self) -> None:
         while not self._stop.is_set():
             service = self.service
-            if time.monotonic() >= self._due:
-                self._due = time.monotonic() + HOST_SECONDS
-                self._look_at_host()
-            if service:
-                self._look_at_app(service)
+            try:
+                self._look(service)
+            except (AgentError, OSError) as error:
+                log.warning("vitals.not_seen", reason=str(error))
             self._stop.wait(service.manifest.health.interval if service else HOST_SECONDS)
+
+    def _look(self, service: Service | None) -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + HOST_SECONDS
+            self._look_at_host()
+        if service:
+            self._look_at_app(service)
 
     def _look_at_host(self) -> None:
         found = self._engine() or self._disk()
         if found != self.host:
             self.host = found
-            self._record.trouble("host", found and f"{found}, since {_now()}")
             self._changed()
+            self._record.trouble("host", found and f"{found}, since {_now()}")
 
     def _engine(self) -> str:
         try:

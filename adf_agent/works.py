@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,10 +11,12 @@ import structlog
 
 from adf_agent import boot, container, leave, phases, report, serving
 from adf_agent.deadline import Deadline
+from adf_agent.engine import FAULTS
 from adf_agent.errors import AgentError
 from adf_agent.fleet import Fleet
 from adf_agent.host import Host
 from adf_agent.leave import Leaving
+from adf_agent.notices import SPOT_SECONDS as SPOT_EVERY
 from adf_agent.notices import Watch
 from adf_agent.phases import State
 from adf_agent.record import Record
@@ -24,6 +27,7 @@ from adf_agent.state import Ledger
 
 GIVE_UP_SECONDS = 15.0  # to have the group told of a failed boot
 NOTICES_SECONDS = 5.0  # to be waited for at the start; a metadata service that is silent says nothing new
+RELOAD_SECONDS = 30.0  # to read settings and config anew: the app is not looked after meanwhile
 SPREAD = 0.25  # of a pause between two restarts, more or less: a fleet must not knock at its database in step
 log = structlog.get_logger()
 
@@ -51,18 +55,18 @@ class Works:
         """Has the service run again, after a pause that grows with its restarts."""
         if state.phase is phases.Phase.RESTARTING:
             self._explain(state)
-            Deadline(phases.LONGEST_PAUSE * 2, stop).wait(
-                phases.pause(state.restarts) * random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311  no secret
-            )
+        seconds = phases.pause(state.restarts) * random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311  no secret
+        Deadline(2 * phases.LONGEST_PAUSE, stop).wait(seconds)
         return serving.again(self._anew(stop), self._membership())
 
     def reload(self, stop: threading.Event) -> Service | None:
         """Settings and config anew; what can't be read leaves everything as it is."""
-        before, reloading = self._staged(), Deadline(self._patience, stop)
+        before = self._staged()
         try:
-            do = boot.read(self._host, self._record, self._ledger, reloading)
+            self._ledger.note_if_possible(tags="")  # they may be what has changed
+            do = boot.read(self._host, self._record, self._ledger, Deadline(RELOAD_SECONDS, stop))
             out = Leaving(before, leave.plan("reload"), stop, grouped=self._watch.seen.target is not None)
-            service = serving.reload(do, self._membership(do), out.run)
+            service = serving.reload(do, self._membership(do), before, out.run)
         except NotReloadedError as error:
             self._reloaded(error.sentence)
             return None
@@ -78,7 +82,8 @@ class Works:
 
     def _reloaded(self, trouble: str) -> None:
         self._record.trouble("reload", trouble)
-        self._record.add(reload={"ended": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", "error": trouble})
+        ended = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+        self._record.add(reload={"ended": ended, "error": self._record.mask(trouble)})
 
     def leave(self, state: State, stop: threading.Event) -> None:
         """Out of service, for the reason that *state* names."""
@@ -86,8 +91,9 @@ class Works:
             self.member.end()
         if self.do and state.why:
             seen = self._watch.seen
-            notice = _seconds_until(seen.spot_time) if state.why == "spot" else None
-            Leaving(self.do, leave.plan(state.why, notice), stop, grouped=seen.target is not None).run()
+            plan = leave.plan(state.why, seen.target, _seconds_until(seen.spot_time) if state.why == "spot" else None)
+            spent = time.monotonic() - state.since  # on having what was under way called off
+            Leaving(self.do, plan, stop, grouped=seen.target is not None, spent=spent).run()
 
     def give_up(self, state: State) -> None:
         """Has the group replace this instance after a failed boot; what was kept of it for a person goes now."""
@@ -102,10 +108,18 @@ class Works:
     def report_unhealthy(self, stop: threading.Event) -> None:
         """Has the group replace this instance, which was in service."""
         do = self._anew(stop)
-        if place := report.find(do.host, do.launched.identity, do.deadline):
-            do.deadline.retry(place.report_unhealthy)
+        if self._watch.seen.target is None:
+            return
+        try:
+            told = report.report_unhealthy(do.host, do.launched.identity, do.deadline)
+        except AgentError as error:
+            self._record.trouble(
+                "unhealthy", f"the group can't be told that this instance is unhealthy: {error.sentence}"
+            )
+            return
+        if told:
             self._ledger.note_if_possible(given_up="it was reported Unhealthy")
-            log.info("report.unhealthy", group=place.name)
+            self._record.trouble("unhealthy", "the group was told to replace this instance, as it is unhealthy")
 
     def close(self, seconds: float) -> None:
         """Has the fleet record say the last word."""
@@ -129,16 +143,17 @@ class Works:
         return self.member
 
     def _explain(self, state: State) -> None:
-        """Writes down what the container ended with, and keeps its last lines."""
-        with suppress(AgentError):
-            service_id = self._ledger.state.container_id
+        """Writes down what the container ended with, or what else went wrong, and keeps the app's last lines."""
+        name = self._ledger.state.container_id
+        with suppress(AgentError, *FAULTS):
             client = self._host.docker(GIVE_UP_SECONDS)
-            code, starved = container.exit_state(client, service_id)
-            why = "ran out of memory" if starved else f"exited with code {code}"
-            self._record.keep(container.last_words(client, service_id))
-            self._record.trouble(
-                "app", f"the app {why}, {state.restarts} in a row, last at {datetime.now(UTC):%H:%M:%SZ}"
-            )
+            if name and not container.running(client, name):
+                code, starved = container.exit_state(client, name)
+                why = "ran out of memory" if starved else f"exited with code {code}"
+                self._record.keep(container.last_words(client, name))
+                last = f"{datetime.now(UTC):%H:%M:%SZ}"
+                self._record.trouble("app", f"the app {why}, {state.restarts} in a row, last at {last}")
+            client.close()
 
 
 def give_up(host: Host, record: Record, ledger: Ledger, do: Stages | None, error: AgentError | None) -> None:
@@ -146,8 +161,8 @@ def give_up(host: Host, record: Record, ledger: Ledger, do: Stages | None, error
     window = Deadline(GIVE_UP_SECONDS, threading.Event())
     try:
         told = report.give_up(host, record, do.launched if do else None, window)
-    except (AgentError, TimeoutError) as fault:  # why the boot failed is what counts
-        log.warning("report.not_given_up", reason=str(fault))
+    except (AgentError, TimeoutError) as fault:
+        record.degrade(f"the group can't be told to replace this instance: {fault or 'no answer in time'}")
         return
     if told and error:
         ledger.note_if_possible(given_up=error.sentence, standing="")
@@ -171,8 +186,11 @@ def tell_fleet(do: Stages) -> Fleet | None:
 
 
 def _seconds_until(text: str) -> float:
-    """Seconds until *text* (ISO 8601), of which a notice gives two minutes at most; all of them where it is no time."""
+    """Seconds until *text* (ISO 8601), of which a notice gives two minutes; nearly all where that can't be: the clock is
+    wrong then, and the notice a few seconds old.
+    """
     with suppress(ValueError):
         left = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
-        return min(leave.SPOT_SECONDS, max(0.0, left))
-    return leave.SPOT_SECONDS
+        if 0 < left <= leave.SPOT_SECONDS:
+            return left
+    return leave.SPOT_SECONDS - 2 * SPOT_EVERY
