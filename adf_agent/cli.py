@@ -208,9 +208,8 @@ def _reload(arguments: argparse.Namespace, root: Root) -> int:
     found = order.give(root, "reload")
     if found is None:
         return _no_agent()
-    print(
-        json.dumps({"phase": found["phase"], "reload": found.get("reload")}, indent=1) if arguments.json else "reloaded"
-    )
+    shown = {"phase": found["phase"], "reload": found.get("reload")}
+    print(json.dumps(shown, indent=1) if arguments.json else "reloaded")
     return 0
 
 

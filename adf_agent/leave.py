@@ -159,8 +159,9 @@ class Leaving:
     def _waiting(self, place: Group | None) -> Iterator[Hook | None]:
         """Our terminate hook, kept waiting meanwhile; None where there is none, or not for this."""
         over = threading.Event()
-        asked = place if self._plan.hook else None
-        hook = asked and self._ask("hook", partial(self._hook, asked), self._deadline)
+        hook = None
+        if place and self._plan.hook:
+            hook = self._ask("hook", partial(self._hook, place), self._deadline)
         if place and hook:
             Task(lambda: report.beat(place, hook, over))
         try:

@@ -163,8 +163,8 @@ def join(
     for each in joining:
         deadline.retry(each.register)
         log.info("report.registered", balancer=each.name)
-    for each in joining if check else []:
-        _wait_healthy(each, record, deadline, check)
+    for each in joining:
+        _wait_healthy(each, record, deadline, check or (lambda: None))
     facts = [f"healthy in {each.name}" for each in joining]
     if place and hook and place.waits("launch"):
         facts.append(_continued(place, hook, record, deadline))

@@ -113,9 +113,7 @@ class Works:
         try:
             told = report.report_unhealthy(do.host, do.launched.identity, do.deadline)
         except AgentError as error:
-            self._record.trouble(
-                "unhealthy", f"the group can't be told that this instance is unhealthy: {error.sentence}"
-            )
+            self._record.trouble("unhealthy", f"this instance is unhealthy, which can't be told: {error.sentence}")
             return
         if told:
             self._ledger.note_if_possible(given_up="it was reported Unhealthy")
@@ -162,7 +160,7 @@ def give_up(host: Host, record: Record, ledger: Ledger, do: Stages | None, error
     try:
         told = report.give_up(host, record, do.launched if do else None, window)
     except (AgentError, TimeoutError) as fault:
-        record.degrade(f"the group can't be told to replace this instance: {fault or 'no answer in time'}")
+        record.degrade(f"the group can't be told to replace this instance: {str(fault) or 'no answer in time'}")
         return
     if told and error:
         ledger.note_if_possible(given_up=error.sentence, standing="")
@@ -186,8 +184,9 @@ def tell_fleet(do: Stages) -> Fleet | None:
 
 
 def _seconds_until(text: str) -> float:
-    """Seconds until *text* (ISO 8601), of which a notice gives two minutes; nearly all where that can't be: the clock is
-    wrong then, and the notice a few seconds old.
+    """Seconds until *text* (ISO 8601), of which a notice gives two minutes.
+
+    Nearly all of them where it can't be so: the clock is wrong then, and the notice a few seconds old.
     """
     with suppress(ValueError):
         left = (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds()
