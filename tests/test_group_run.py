@@ -1,5 +1,6 @@
 """The daemon in an Auto Scaling group and behind load balancers that really balance."""
 
+import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 from fixtures_agent import BASE, Daemon, Machine, app
 from load import Load
-from test_boot import free_port, reboot, table
+from test_boot import free_port, page, reboot, table
 
 from adf_agent.sandbox.balancer import Balancer
+from adf_agent.sandbox.front import AwsFault
 from adf_agent.sandbox.group import Group
 from adf_agent.sandbox.member import Hook
 from adf_agent.sandbox.pool import Pool
@@ -321,3 +323,81 @@ def test_the_fleet_record_tells_how_the_boot_went_and_why_it_failed(place: Place
     assert item["Group"] == {"S": "web"}
     assert "exited with code 7" in item["Error"]["S"]
     assert "no database" in item["LogTail"]["S"]
+
+
+def test_a_scale_in_of_a_drained_instance_completes_its_hook(place: Place) -> None:
+    """An instance drained by hand or by a rebalance, whose group then waits an hour for its hook."""
+    group, agent, _ = served(place)
+    assert place.machine.run("drain").code == 0
+    group.terminate()
+    group.wait_for("Terminated", 20)
+    assert group.completed[-1] == ("adf-terminate", "CONTINUE")
+    assert agent.end() == 0
+
+
+def test_sigterm_in_a_long_drain_shortens_it(place: Place) -> None:
+    """A machine shut down in the middle of a drain, whose agent systemd has to kill."""
+    pool = place.balancer.target_group("web", place.port, deregistration_delay=600, settle=600)
+    group = place.group(LAUNCH, TERMINATE, target_groups=(pool.arn,))
+    place.launch()
+    group.launch()
+    agent = place.machine.daemon()
+    agent.reach("in service")
+    group.wait_for("InService")
+    agent.process.send_signal(signal.SIGUSR1)
+    agent.until(lambda: agent.events("drain.started"), "the drain began")
+    agent.process.send_signal(signal.SIGTERM)
+    agent.until(lambda: [event["why"] for event in agent.events("drain.started")] == ["drain", "stop"], "it hurries")
+    assert agent.events("drain.started")[-1]["budget"] <= 345
+    agent.kill()
+
+
+def test_a_restart_while_the_load_balancer_still_drains_registers_again(place: Place) -> None:
+    """An agent restarted too soon after its stop: its target drains away, and nothing is ever sent again."""
+    pool = place.balancer.target_group("web", place.port, deregistration_delay=600, settle=600)
+    group = place.group(LAUNCH, TERMINATE, target_groups=(pool.arn,))
+    place.launch()
+    group.launch()
+    agent = place.machine.daemon()
+    agent.reach("in service")
+    group.wait_for("InService")
+    agent.process.send_signal(signal.SIGTERM)
+    agent.until(lambda: pool.state == "draining", "it drains")
+    agent.kill()
+    again = place.machine.daemon()
+    again.reach("in service")
+    again.until(lambda: pool.state == "healthy", "it is registered again")
+
+
+def test_a_reload_follows_a_change_of_target_groups(place: Place) -> None:
+    """A target group added by a tag and reloaded, to which nothing is ever registered."""
+    _, agent, _ = served(place)
+    own = place.balancer.target_group("own", place.port)
+    place.machine.cloud.imds.instance.tags = {"ADF_TARGET_GROUPS": own.arn}
+    assert place.machine.run("reload").code == 0
+    assert own.state == "healthy"
+    place.machine.cloud.imds.instance.tags = {}
+    assert place.machine.run("reload").code == 0
+    assert own.state == "unused"
+    agent.reach("in service")
+
+
+def test_a_dependency_out_of_reach_never_replaces_an_app_that_runs(place: Place) -> None:
+    """An outage of ELB's API, or a lost permission, by which a whole fleet of healthy apps is replaced."""
+    own = place.balancer.target_group("own", place.port)
+    group = place.group(LAUNCH)
+    place.launch(ADF_TARGET_GROUPS=own.arn, ADF_UNHEALTHY_AFTER="1s")
+    group.launch()
+    agent = place.machine.daemon()
+    agent.reach("in service")
+    agent.kill()
+    path = place.machine.root / "var/lib/adf-agent/state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "standing": "leaving"}))
+    place.machine.cloud.faults = [AwsFault("elasticloadbalancing:RegisterTargets", "AccessDenied", 403)]
+    again = place.machine.daemon()
+    again.until(lambda: place.machine.cloud.calls["elasticloadbalancing:RegisterTargets"] > 4, "it tries again")
+    assert page(place.port) == "hello"
+    assert any("RegisterTargets" in reason for reason in place.machine.status()["degraded"])
+    assert group.unhealthy == []
+    place.machine.cloud.faults = []
+    again.reach("in service", 60)

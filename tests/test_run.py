@@ -2,7 +2,9 @@
 
 import json
 import signal
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from fixtures_agent import BASE, Files, Machine, app
 from test_boot import free_port, page, table
@@ -155,9 +157,73 @@ def test_drain_stops_the_app_and_the_agent_stays_away_until_it_is_told_otherwise
     agent.kill()
     again = machine.daemon()
     again.reach("drained")
+    refused = machine.run("drain")
+    assert refused.code == 0, "it has drained"
     assert machine.run("reload").code == 0, "back by its word"
     again.reach("in service")
     assert page(port) == "hello"
+
+
+def test_what_was_drained_comes_back_with_new_config(machine: Machine) -> None:
+    """An instance drained to have its config mended, which comes back with what was wrong with it."""
+    table(machine, GREETING="old")
+    serving(machine, ADF_APP="web")
+    agent = machine.daemon()
+    agent.reach("in service")
+    assert machine.run("drain").code == 0
+    table(machine, GREETING="new")
+    assert machine.run("reload").code == 0
+    agent.reach("in service")
+    assert "GREETING=new" in machine.containers()[0].attrs["Config"]["Env"]
+
+
+def test_a_port_that_was_taken_meanwhile_is_named_and_tried_for_without_haste(machine: Machine) -> None:
+    """A restart loop that fills the journal and says that the app is at fault."""
+    port = serving(machine)
+    agent = machine.daemon()
+    agent.reach("in service")
+    [container] = machine.containers()
+    with ExitStack() as stack:
+        container.kill()
+
+        def take() -> bool:
+            try:
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                return False
+            return True
+
+        agent.until(take, "the port is taken from it")
+        [again] = machine.containers()
+        again.kill() if again.status == "running" else None
+        agent.until(lambda: any(str(port) in reason for reason in machine.status()["degraded"]), "it is named")
+        agent.until(lambda: machine.status()["restarts"] >= 3, "it is tried for")
+        pauses = [event for event in agent.events("phase") if event["phase"] == "restarting"]
+        assert len(pauses) <= 5
+    agent.reach("in service")
+
+
+def test_a_config_mended_and_reloaded_cures_an_app_that_keeps_falling(machine: Machine) -> None:
+    """An operator whose cure has to wait for the app to be well."""
+    table(machine, FAIL="")
+    command = 'test -z "$(cat /shared/fail)$FAIL" || exit 3; exec httpd -f -p 8000 -h /www'
+    (machine.root / "shared").mkdir()
+    (machine.root / "shared/fail").write_text("")
+    dockerfile = (
+        f"FROM {BASE}\nCOPY www /www\nEXPOSE 8000\nSTOPSIGNAL SIGKILL\nCMD {json.dumps(['sh', '-c', command])}\n"
+    )
+    toml = f'[container]\nvolumes = ["{machine.root}/shared:/shared"]\n'
+    serving(machine, {"Dockerfile": dockerfile, "www/index.html": "hello", "adf.toml": toml}, ADF_APP="web")
+    agent = machine.daemon()
+    agent.reach("in service")
+    (machine.root / "shared/fail").write_text("yes")
+    machine.containers()[0].kill()
+    agent.until(lambda: machine.status()["restarts"] >= 3, "it falls")
+    (machine.root / "shared/fail").write_text("")
+    table(machine, FAIL="", MENDED="yes")
+    assert machine.run("reload").code == 0
+    agent.reach("in service")
+    assert "MENDED=yes" in machine.containers()[0].attrs["Config"]["Env"]
 
 
 def test_a_failed_boot_ends_with_the_stages_code_and_leaves_nothing(machine: Machine) -> None:
