@@ -54,11 +54,11 @@ def plan(why: Why, target: str | None = None, notice: float | None = None) -> Pl
 
     *notice*, seconds, is how soon a spot instance ends. A stop or a spot notice may come in the middle of a scale-in.
     """
-    budgets: dict[Why, float] = {"stop": STOP_SECONDS, "spot": SPOT_SECONDS if notice is None else notice}
+    budget = {"stop": STOP_SECONDS, "spot": SPOT_SECONDS}.get(why, LONGEST_SECONDS)
     to_pool = (target or "").startswith("Warmed:")
     by_group = to_pool or target in ("Terminated", "Standby", "Detached")
     hook = by_group and (target == "Terminated" or to_pool)
-    return Plan(why, budgets.get(why, LONGEST_SECONDS), by_group, hook, stops=why != "standby")
+    return Plan(why, budget if notice is None else min(budget, notice), by_group, hook, stops=why != "standby")
 
 
 class Leaving:
@@ -98,7 +98,7 @@ class Leaving:
                 self._step(f"drained by {each.name}", partial(self._drained, each, window), window)
             self._stop_container(patience)
             if place and hook:
-                complete = partial(report.complete, place, hook, "CONTINUE", self._deadline)
+                complete = partial(report.complete, place, [hook], "CONTINUE", self._deadline)
                 self._step(f"{hook.name} completed", complete, self._deadline)
 
     def _deregister(self, balancers: list[Balancer], window: Deadline) -> list[Balancer]:

@@ -47,7 +47,7 @@ class Watch:
         self.seen = Notices()
         self.asked = threading.Event()  # once at least, well or not
         self._metadata, self._changed, self._stop, self._clock = metadata, changed, stop, clock
-        self._silent = False
+        self._silent: set[str] = set()
         self._spot: bool | None = None
         self._due: dict[str, float] = {}
         self._task = Task(self._run)
@@ -79,11 +79,12 @@ class Watch:
         except (AgentError, Stopped) as error:
             if not self._silent:
                 log.warning("imds.silent", reason=str(error))
-            self._silent = True
+            self._silent.add(what)
             return known
-        if self._silent:
-            log.info("imds.answers")
-        self._silent = False
+        if what in self._silent:
+            self._silent.discard(what)
+            if not self._silent:
+                log.info("imds.answers")
         return answer
 
     def _target(self) -> str | None:
@@ -96,7 +97,7 @@ class Watch:
         if not self._is_spot():
             return ""
         notice = self._metadata.spot_action()
-        return str(notice.get("time", "")) if notice else ""
+        return str(notice.get("time") or "at an unknown time") if notice else ""
 
     def _is_rebalanced(self) -> bool:
         return self._is_spot() and self._metadata.rebalance() is not None

@@ -67,7 +67,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class State:
-    """*since* and *troubled* (since when app or host fail in service) are monotonic seconds."""
+    """Times are monotonic seconds: *troubled* since when app or host fail in service, *hurt* when the host last did."""
 
     phase: Phase
     since: float
@@ -75,6 +75,7 @@ class State:
     error: AgentError | None = None
     restarts: int = 0  # in a row, and what else was tried in vain
     troubled: float | None = None
+    hurt: float = 0.0
     unhealthy: bool = False  # the group is to replace the instance
 
     def to(self, phase: Phase, now: float, **changes: Any) -> "State":
@@ -90,7 +91,7 @@ def next_state(state: State, seen: Seen, policy: Policy, now: float) -> State:
 
 def pause(restarts: int) -> float:
     """Seconds before a restart, the first one being at once; without jitter."""
-    return 0.0 if restarts <= 1 else min(LONGEST_PAUSE, 2.0 ** (restarts - 2))
+    return 0.0 if restarts <= 1 else min(LONGEST_PAUSE, 2.0 ** min(restarts - 2, 6))
 
 
 def _why_leave(state: State, seen: Seen, policy: Policy) -> Why | None:
@@ -157,7 +158,7 @@ def _serving(state: State, seen: Seen, now: float) -> State:
 def _again(state: State, seen: Seen, now: float) -> State:
     """After a restart or the like. What a dependency does to it is no trouble of this instance's."""
     if isinstance(seen.work, AgentError):
-        ours = seen.work.cause in ("app", "host", "agent")
+        ours = seen.work.stage != "report"
         troubled = _first(state.troubled, now) if ours else state.troubled
         phase = P.RESTARTING if ours else P.JOINING
         return state.to(phase, now, restarts=state.restarts + 1, troubled=troubled, error=seen.work)
@@ -227,9 +228,10 @@ def _troubled(state: State, seen: Seen, policy: Policy, now: float) -> State:
     if state.phase not in UP:
         return replace(state, troubled=None, unhealthy=False)
     if seen.host:
-        state = replace(state, troubled=_first(state.troubled, now))
-    elif state.phase is P.SERVING and now - state.since >= GOOD_SECONDS:
-        return replace(state, troubled=None, unhealthy=False, restarts=0)
+        state = replace(state, troubled=_first(state.troubled, now), hurt=now)
+    elif state.phase is P.SERVING:  # what serves again is not reported for what is over, unless it soon fails again
+        well = now - max(state.since, state.hurt) >= GOOD_SECONDS
+        return replace(state, troubled=None, unhealthy=False, restarts=0) if well else state
     if state.troubled is None or now - state.troubled < policy.unhealthy_after or seen.held:
         return state
     return replace(state, unhealthy=True)

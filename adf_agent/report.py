@@ -166,8 +166,12 @@ def join(
     for each in joining:
         _wait_healthy(each, record, deadline, check or (lambda: None))
     facts = [f"healthy in {each.name}" for each in joining]
-    if place and hook and place.waits("launch"):
-        facts.append(_continued(place, hook, record, deadline))
+    hooks = [hook] if hook else []
+    if place and not check:  # on its way back to the pool it is the terminate hook that waits
+        back = our_hook(place, "terminate", launched.settings.terminate_hook, record, deadline)
+        hooks += [back] if back else []
+    if place and hooks and place.waits("launch"):
+        facts.append(_continued(place, hooks, record, deadline))
     return Joined(", ".join([*facts, f"group {place.name}" if place else "in no group"]))
 
 
@@ -192,26 +196,29 @@ def _wait_healthy(balancer: Balancer, record: Record, deadline: Deadline, check:
         record.degrade(f"{balancer.name} gets no requests from any load balancer: {health.said}")
 
 
-def _continued(place: Group, hook: Hook, record: Record, deadline: Deadline) -> str:
-    done = tolerated(record, lambda: complete(place, hook, "CONTINUE", deadline), instead=False)
-    return f"{hook.name} {'continued' if done else 'waits no more'}"
+def _continued(place: Group, hooks: Sequence[Hook], record: Record, deadline: Deadline) -> str:
+    nothing: Hook | None = None
+    done = tolerated(record, lambda: complete(place, hooks, "CONTINUE", deadline), nothing)
+    return f"{done.name} continued" if done else f"{hooks[0].name} waits no more"
 
 
-def complete(place: Group, hook: Hook, result: group.Result, deadline: Deadline) -> bool:
-    """Completes *hook*; called too soon, it is tried again for as long as the state says that the hook may come.
+def complete(place: Group, hooks: Sequence[Hook], result: group.Result, deadline: Deadline) -> Hook | None:
+    """Completes that of *hooks* which waits, and returns it; called too soon, it is tried again while the state says that one may come.
 
-    False where it does not wait any more: completed by somebody, timed out, or gone. Raises ReportError, Stopped.
+    None where none waits any more: completed by somebody, timed out, or gone. Raises ReportError, Stopped.
     """
     window, pause = deadline.within(COMPLETE_SECONDS), FIRST_SECONDS
-    while not deadline.retry(lambda: place.complete(hook, result)):
+    while True:
+        for hook in hooks:
+            if deadline.retry(partial(place.complete, hook, result)):
+                log.info("hook.completed", hook=hook.name, result=result)
+                return hook
         now = deadline.retry(place.now)
-        if now is None or not now.waits(hook.kind) or window.expired():
-            log.info("hook.not_waiting", hook=hook.name, state=now and now.state)
-            return False
+        if now is None or not any(now.waits(hook.kind) for hook in hooks) or window.expired():
+            log.info("hook.not_waiting", hooks=[hook.name for hook in hooks], state=now and now.state)
+            return None
         window.wait(pause)
         pause = min(pause * GROWTH, LONGEST_SECONDS)
-    log.info("hook.completed", hook=hook.name, result=result)
-    return True
 
 
 def give_up(host: Host, record: Record, launched: Launch | None, deadline: Deadline) -> bool:
@@ -249,7 +256,7 @@ def _abandoned(host: Host, record: Record, identity: Identity, wanted: str, dead
         if place is None or not place.waits("launch"):
             return False
         hook = our_hook(place, "launch", wanted, record, deadline)
-        return hook is not None and complete(place, hook, "ABANDON", deadline)
+        return hook is not None and complete(place, [hook], "ABANDON", deadline) is not None
     except ReportError as error:  # denied, or several hooks and none of them ours: the instance's health is left
         log.warning("hook.not_abandoned", reason=str(error))
         return False

@@ -91,7 +91,7 @@ class Works:
             self.member.end()
         if self.do and state.why:
             seen = self._watch.seen
-            plan = leave.plan(state.why, seen.target, _seconds_until(seen.spot_time) if state.why == "spot" else None)
+            plan = leave.plan(state.why, seen.target, _seconds_until(seen.spot_time) if seen.spot_time else None)
             spent = time.monotonic() - state.since  # on having what was under way called off
             Leaving(self.do, plan, stop, grouped=seen.target is not None, spent=spent).run()
 

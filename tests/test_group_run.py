@@ -293,6 +293,26 @@ def test_a_warm_pool_holds_a_built_image_and_nothing_running(place: Place, spare
     assert place.machine.engine.images.get(image), "kept for the next time"
 
 
+def test_a_kill_on_the_way_back_to_the_pool_ends_in_the_pool(place: Place) -> None:
+    """An instance that is never kept ready again, as the hook of its way back waits to time out."""
+    group, agent, _ = served(place)
+    agent.kill()
+    group.return_to_pool()
+    again = place.machine.daemon()
+    again.reach("warmed")
+    group.wait_for("Warmed:Running")
+    assert group.completed[-1] == ("adf-terminate", "CONTINUE")
+    assert place.machine.containers() == []
+    again.kill()
+    path = place.machine.root / "var/lib/adf-agent/state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "standing": ""}))
+    group.leave_pool()
+    group.return_to_pool()
+    third = place.machine.daemon()
+    third.reach("warmed")
+    group.wait_for("Warmed:Running")
+
+
 def test_a_rebalance_recommendation_is_acted_on_only_where_that_is_wished(place: Place, spare: str) -> None:
     """A fleet that leaves all at once on a mere recommendation."""
     place.machine.cloud.imds.instance.life_cycle = "spot"

@@ -14,6 +14,7 @@ from pathlib import Path
 import measures
 import releases
 import report
+import service
 from releases import MB
 from report import Row
 from world import World, world
@@ -64,14 +65,15 @@ def _measure(here: World, *, quick: bool) -> tuple[list[Row], dict[str, list[tup
         pairs = measures.cold(here, releases.heavy(here.served, HEAVY), 5, config=True)
         rows.append(measures.cold_row("cold boot, 300 MB", 0.9, pairs))
         profiles["Where the time goes: cold boot of 300 MB"] = _profile(pairs)
-    _say("restarts, calls and status")
+    _say("restarts and status")
     own_start = statistics.median(pair.floor.steps["health"].seconds for pair in with_config)
     rows.append(measures.restart(here, hello, runs, own_start))
     if not quick:
         _say("one cold boot of 2 GB")
         rows.append(measures.memory(here, releases.bulky(here.served, BULKY)))
-    rows += measures.calls(here, hello)
     rows.append(measures.status(here, 20 if quick else 40))
+    _say("the daemon in service")
+    rows += service.rows(here, hello, runs)
     return rows, profiles
 
 

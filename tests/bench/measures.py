@@ -1,6 +1,5 @@
 """What is measured, each as rows of the table."""
 
-import base64
 import contextlib
 import json
 import re
@@ -12,9 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import requests
 import sides
 from releases import Release
 from report import Row
@@ -123,39 +120,6 @@ def _descendants(pid: int) -> list[int]:
             for child in map(int, path.read_text().split()):
                 found += [child, *_descendants(child)]
     return found
-
-
-def calls(world: World, release: Release) -> list[Row]:
-    """What a boot asks of AWS, as moto recorded it, and of the metadata service; tags come from EC2 here: the most."""
-    instance = world.cloud.imds.instance
-    tags, instance.tags = instance.tags, None
-    world.offer(release, config=True)
-    world.clear()
-    recorder = f"{world.cloud.endpoint}/moto-api/recorder"
-    with contextlib.chdir(world.folder):  # moto's file lies where its process is
-        requests.post(f"{recorder}/reset-recording", timeout=10).raise_for_status()
-        requests.post(f"{recorder}/start-recording", timeout=10).raise_for_status()
-        world.cloud.imds.requests.clear()
-        sides.agent(world)
-        asked = world.cloud.imds.requests.total()
-        requests.post(f"{recorder}/stop-recording", timeout=10).raise_for_status()
-        recorded = requests.get(f"{recorder}/download-recording", timeout=10).text
-    instance.tags = tags
-    names = Counter(_operation(json.loads(line)) for line in recorded.splitlines())
-    figure = f"{names.total()}: " + ", ".join(f"{name} {times}" for name, times in names.most_common())
-    met = 0 < names.total() <= 12
-    return [
-        Row("AWS API calls of a boot", "≤ 12", figure, met, (names.total(),)),
-        Row("metadata requests of that boot", "none set", str(asked), None, (asked,)),
-    ]
-
-
-def _operation(entry: dict[str, Any]) -> str:
-    """The name of a recorded call, which JSON services tell in a header and EC2 in the body."""
-    headers = {key.lower(): value for key, value in entry["headers"].items()}
-    target = headers.get("x-amz-target", "").rpartition(".")[2]
-    action = re.search(r"Action=(\w+)", base64.b64decode(entry["body"]).decode(errors="replace"))
-    return target or (action[1] if action else str(entry["url"]))
 
 
 def status(world: World, runs: int) -> Row:

@@ -61,8 +61,8 @@ class World:
         own = {"PATH": path, "TMPDIR": str(self.folder), "ADF_ROOT": str(self.root), "DOCKER_BUILDKIT": "1"}
         return {**kept, **self.cloud.environment(), **own}
 
-    def offer(self, release: Release, *, config: bool) -> None:
-        """Makes *release* the one that the instance is launched with."""
+    def offer(self, release: Release, *, config: bool, **more: str) -> None:
+        """Makes *release* the one that the instance is launched with, by these and *more* settings."""
         self.offered.append(release)
         lines = {
             "RELEASE_URL": f"{self.files}/{release.file}#sha256={release.digest}",
@@ -70,6 +70,7 @@ class World:
             "ADF_PUBLISH_ADDRESS": "127.0.0.1",
             "ADF_HEALTH": f"http://:{PORT}/",
             **({"ADF_APP": APP} if config else {}),
+            **more,
         }
         self.cloud.imds.instance.user_data = "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
 
