@@ -203,7 +203,7 @@ def _continued(place: Group, hooks: Sequence[Hook], record: Record, deadline: De
 
 
 def complete(place: Group, hooks: Sequence[Hook], result: group.Result, deadline: Deadline) -> Hook | None:
-    """Completes that of *hooks* which waits, and returns it; called too soon, it is tried again while the state says that one may come.
+    """Completes that of *hooks* which waits, and returns it; called too soon, it is tried again while one may yet come.
 
     None where none waits any more: completed by somebody, timed out, or gone. Raises ReportError, Stopped.
     """

@@ -203,7 +203,7 @@ def test_a_service_that_fails_changes_nothing_and_is_heard_again(imds: Imds, fau
 
 @pytest.mark.parametrize("life_cycle", ["on-demand", "spot"])
 def test_an_outage_is_said_once_and_its_end_once(imds: Imds, life_cycle: str) -> None:
-    """BUG, on-demand: a question that isn't asked counts as answered, and the log tells of an end every 5 s."""
+    """A log that tells of an outage and of its end every 5 s, as a question that isn't asked counts as answered."""
     imds.instance.target_lifecycle_state, imds.instance.life_cycle = "InService", life_cycle
     story = Story(
         imds, 200, {10.5: fails(imds, Fault(503)), 70.5: fails(imds), 130.5: fails(imds, Fault(503, times=3))}
