@@ -160,6 +160,13 @@ def _facts(status: Status) -> Iterable[str]:
         yield _row("container", f"{container.get('name')} {container.get('id', '')[:12]}  {ports}")
     if probe := status.get("probe"):
         yield _row("probe", probe.get("answer", ""))
+    if group := status.get("group"):
+        yield _row("group", str(group))
+    if restarts := status.get("restarts"):
+        yield _row("restarts", f"{restarts} in a row")
+    if drain := status.get("drain"):
+        yield _row("drain", f"for {drain.get('why')}")
+        yield from (f"    {seconds:7.2f} s  {step}" for step, seconds in drain.get("steps", {}).items())
 
 
 def _row(name: str, text: str) -> str:
