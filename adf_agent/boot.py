@@ -8,8 +8,8 @@ from adf_agent.background import Task, settle
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReportError, Stage
 from adf_agent.host import Host
+from adf_agent.member import Member
 from adf_agent.record import HasFact, Record
-from adf_agent.report import Member
 from adf_agent.serving import Service
 from adf_agent.stages import Stages
 from adf_agent.state import Ledger

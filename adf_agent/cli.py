@@ -118,7 +118,7 @@ def _config(arguments: argparse.Namespace, root: Root) -> int:
 
 
 def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  every command is called alike
-    from adf_agent import boot, launch, report, works  # noqa: PLC0415
+    from adf_agent import boot, launch, member, works  # noqa: PLC0415
     from adf_agent.deadline import Deadline  # noqa: PLC0415
 
     stop = threading.Event()
@@ -129,7 +129,7 @@ def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  ev
         try:
             do = boot.read(host, record, ledger, Deadline(launch.patience(root), stop))
             fleet = works.tell_fleet(do)
-            boot.boot(do, report.Member(host, record, do.launched, do.launched.target))
+            boot.boot(do, member.Member(host, record, do.launched, do.launched.target))
             record.add(phase="warmed" if do.launched.warm else "in service")
         except AgentError as error:
             record.fail(error)

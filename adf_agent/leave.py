@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from adf_agent import engine, report
+from adf_agent import engine, member, report
 from adf_agent.background import Task
 from adf_agent.balancer import Balancer
 from adf_agent.deadline import Deadline
@@ -98,7 +98,7 @@ class Leaving:
                 self._step(f"drained by {each.name}", partial(self._drained, each, window), window)
             self._stop_container(patience)
             if place and hook:
-                complete = partial(report.complete, place, [hook], "CONTINUE", self._deadline)
+                complete = partial(member.complete, place, [hook], "CONTINUE", self._deadline)
                 self._step(f"{hook.name} completed", complete, self._deadline)
 
     def _deregister(self, balancers: list[Balancer], window: Deadline) -> list[Balancer]:
@@ -119,7 +119,7 @@ class Leaving:
         return True
 
     def _find(self, window: Deadline) -> Group | None:
-        return report.find(self._do.host, self._do.launched.identity, window)
+        return member.find(self._do.host, self._do.launched.identity, window)
 
     def _attached(self, place: Group, window: Deadline) -> list[Balancer]:
         return report.attached(self._do.host, self._do.launched, place, self._do.record, window)
@@ -163,7 +163,7 @@ class Leaving:
         if place and self._plan.hook:
             hook = self._ask("hook", partial(self._hook, place), self._deadline)
         if place and hook:
-            Task(lambda: report.beat(place, hook, over))
+            Task(lambda: member.beat(place, hook, over))
         try:
             yield hook
         finally:
@@ -171,7 +171,7 @@ class Leaving:
 
     def _hook(self, place: Group, window: Deadline) -> Hook | None:
         wanted = self._do.launched.settings.terminate_hook
-        return report.our_hook(place, "terminate", wanted, self._do.record, window)
+        return member.our_hook(place, "terminate", wanted, self._do.record, window)
 
     def _step(self, what: str, call: Callable[[], T], window: Deadline) -> T | None:
         """What *call* returns, None where it fails or does not end within *window*; when it ended is written down."""

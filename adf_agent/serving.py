@@ -12,8 +12,9 @@ from adf_agent.engine import Engine
 from adf_agent.errors import AgentError, ConfigError, ImageError
 from adf_agent.image import Image
 from adf_agent.manifest import Manifest
+from adf_agent.member import Member
 from adf_agent.notation import Probe
-from adf_agent.report import Joined, Member
+from adf_agent.report import Joined
 from adf_agent.stages import Stages
 
 READ_SECONDS = 30.0  # for the config of a reload

@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 
 import structlog
 
-from adf_agent import boot, container, leave, phases, report, serving
+from adf_agent import boot, container, leave, member, phases, report, serving
 from adf_agent.deadline import Deadline
 from adf_agent.engine import FAULTS
 from adf_agent.errors import AgentError
 from adf_agent.fleet import Fleet
 from adf_agent.host import Host
 from adf_agent.leave import Leaving
+from adf_agent.member import Member
 from adf_agent.notices import SPOT_SECONDS as SPOT_EVERY
 from adf_agent.notices import Watch
 from adf_agent.phases import State
 from adf_agent.record import Record
-from adf_agent.report import Member
 from adf_agent.serving import NotReloadedError, Service
 from adf_agent.stages import Stages
 from adf_agent.state import Ledger
@@ -111,7 +111,7 @@ class Works:
         if self._watch.seen.target is None:
             return
         try:
-            told = report.report_unhealthy(do.host, do.launched.identity, do.deadline)
+            told = member.report_unhealthy(do.host, do.launched.identity, do.deadline)
         except AgentError as error:
             self._record.trouble("unhealthy", f"this instance is unhealthy, which can't be told: {error.sentence}")
             return

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from adf_agent import group, report, settings
+from adf_agent import group, member, report, settings
 from adf_agent.background import Task
 from adf_agent.balancer import Balancer, Classic, Health, State, TargetGroup
 from adf_agent.deadline import Deadline
@@ -21,8 +21,8 @@ from adf_agent.errors import HealthError, ReportError
 from adf_agent.group import Group, Hook, Kind
 from adf_agent.instance import Metadata
 from adf_agent.launch import Launch
+from adf_agent.member import Member
 from adf_agent.record import Record
-from adf_agent.report import Member
 from adf_agent.root import Root
 from adf_agent.sandbox import group as sandbox
 from adf_agent.sandbox.cloud import Cloud
@@ -540,7 +540,7 @@ def terminating(world: World) -> tuple[sandbox.Group, Draining]:
 
 def completed(world: World, seconds: float = PATIENCE, hook: Hook = OURS) -> Callable[[], bool]:
     place, deadline = world.place(), world.deadline(seconds)
-    return lambda: report.complete(place, [hook], "CONTINUE", deadline) is not None
+    return lambda: member.complete(place, [hook], "CONTINUE", deadline) is not None
 
 
 def test_a_hook_that_does_not_wait_yet_is_completed_when_it_does(world: World) -> None:
@@ -590,7 +590,7 @@ def test_a_hook_that_may_not_be_asked_for_is_the_one_of_the_settings(world: Worl
     """A role without one Describe, for which each launch waits until its hook times out."""
     world.group(*FOREIGN)
     world.cloud.faults = [denied("autoscaling:DescribeLifecycleHooks")]
-    found = report.our_hook(world.place(), "launch", "audit", world.record, world.deadline())
+    found = member.our_hook(world.place(), "launch", "audit", world.record, world.deadline())
     assert found == Hook("audit", "launch")
     assert "autoscaling:DescribeLifecycleHooks on Auto Scaling group web is denied" in world.parts["degraded"][0]
 
@@ -601,10 +601,10 @@ def test_what_is_no_matter_of_permissions_is_not_put_up_with(world: World) -> No
     place = world.place()
     assert (
         "ADF_LAUNCH_HOOK"
-        in failure(lambda: report.our_hook(place, "launch", "adf-launch", world.record, world.deadline())).hint
+        in failure(lambda: member.our_hook(place, "launch", "adf-launch", world.record, world.deadline())).hint
     )
     world.cloud.faults = [AwsFault("autoscaling:DescribeLifecycleHooks")]
-    assert failure(lambda: report.our_hook(place, "launch", "audit", world.record, world.deadline(0.2))).transient
+    assert failure(lambda: member.our_hook(place, "launch", "audit", world.record, world.deadline(0.2))).transient
 
 
 def test_what_is_attached_may_not_be_asked_for_and_is_done_without(world: World) -> None:

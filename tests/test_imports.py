@@ -20,7 +20,7 @@ ORDER = [
     "errors", "deadline", "background", "aws", "balancer", "group", "fleet", "location", "mask", "log", "notation",
     "manifest", "userdata", "settings", "instance", "root", "state", "hold", "record", "launch", "dockerignore",
     "tarball", "archive", "download", "web", "store", "release", "secret", "config", "lastgood", "engine", "build",
-    "image", "spec", "container", "health", "host", "report", "stages", "serving", "boot", "leave", "notices",
+    "image", "spec", "container", "health", "host", "member", "report", "stages", "serving", "boot", "leave", "notices",
     "phases", "works", "vitals", "notify", "supervise", "status", "order",
     "clients", "cli", "__main__",
 ]  # fmt: skip
