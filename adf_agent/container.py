@@ -33,6 +33,7 @@ class Container:
     address: str
     adopted: bool = False
     fingerprint: str = ""  # of the Spec that it was made by
+    image: str = ""  # its id, or its tag
 
     def shown(self) -> dict[str, Any]:
         """What the record has of it."""
@@ -58,7 +59,7 @@ def run(client: Any, spec: Spec) -> Container:
             remove(client, spec.name)
         raise _meaning(error) from error.__cause__
     log.info("container.started", container=made[:12], image=spec.image)
-    return Container(made, spec.name, spec.ports, spec.address, fingerprint=spec.fingerprint)
+    return Container(made, spec.name, spec.ports, spec.address, fingerprint=spec.fingerprint, image=spec.image)
 
 
 def _meaning(error: ContainerError) -> ContainerError:
@@ -96,6 +97,8 @@ def start_again(client: Any, container_id: str, digest: str) -> Container | None
     if facts is None:
         return None
     with asking(f"starting {container_id[:12]} again", ContainerError):
+        if facts["State"]["Paused"]:
+            client.api.unpause(container_id)
         client.api.start(container_id)
     log.info("container.started_again", container=container_id[:12], exit_code=facts["State"]["ExitCode"])
     return replace(_adopted(facts), adopted=False)
@@ -118,7 +121,8 @@ def _adopted(facts: Any) -> Container:
     ports = tuple(Port.parse(f"{each['HostPort']}:{port}") for port, each in published)
     address = next((each["HostIp"] for _, each in published), "") or "0.0.0.0"  # noqa: S104  Docker's default
     label = facts["Config"]["Labels"].get("adf.spec", "")
-    return Container(facts["Id"], facts["Name"].removeprefix("/"), ports, address, adopted=True, fingerprint=label)
+    name, made_from = facts["Name"].removeprefix("/"), facts["Image"]
+    return Container(facts["Id"], name, ports, address, adopted=True, fingerprint=label, image=made_from)
 
 
 def running(client: Any, container_id: str) -> bool:

@@ -27,6 +27,10 @@ class Deadline:
         """A deadline *seconds* from now, this one's end at the latest."""
         return Deadline(min(seconds, self.remaining()), self.stop, self._clock)
 
+    def anew(self, seconds: float) -> "Deadline":
+        """A deadline *seconds* from now, however little is left of this one."""
+        return Deadline(seconds, self.stop, self._clock)
+
     def lasting(self, seconds: float) -> "Deadline":
         """A deadline with this one's start, *seconds* after it."""
         other = Deadline(seconds, self.stop, self._clock)

@@ -18,9 +18,9 @@ SIGNALS = {"drain": signal.SIGUSR1, "reload": signal.SIGHUP}
 # In which phases it is of use; in the others it would be lost, or wait for somebody else's word.
 PHASES = {
     "drain": ("booting", "in service", "restarting", "joining", "reloading", "standby", "warmed", "held", "drained"),
-    "reload": ("in service", "restarting", "joining", "drained", "held"),
+    "reload": ("in service", "restarting", "joining", "reloading", "drained", "held"),
 }
-ENDED = ("in service", "warmed", "standby", "drained", *status.ENDED)
+ENDED = ("warmed", "standby", "drained", *status.ENDED)
 LOOK_SECONDS = 0.1  # there is no stop event to heed, and Ctrl-C ends the wait, not what was asked for
 
 
@@ -51,8 +51,8 @@ def _is_over(order: Order, now: "Status", before: "Status") -> bool:
         return True
     moved = (now.get("phase"), now.get("since")) != (before.get("phase"), before.get("since"))
     # A reload tells its end by itself, but where it begins all over again.
-    waits = order == "drain" or before.get("phase") in ("drained", "held")
-    return moved and (now.get("phase") in ENDED if waits else now.get("phase") in status.ENDED)
+    anew = order == "reload" and before.get("phase") in ("drained", "held")
+    return moved and now.get("phase") in (("in service", *ENDED) if anew else ENDED)
 
 
 def _ended(order: Order, now: "Status | None") -> "Status":

@@ -95,17 +95,20 @@ class Record:
         sentence, hint = self.mask(error.sentence), self.mask(error.hint)
         parts = {"stage": error.stage, "cause": error.cause, "sentence": sentence, "hint": hint}
         log.error("boot.failed", **parts, exit_code=error.exit_code)
-        with suppress(AgentError):  # a full disk must not hide the reason: /run is in memory
-            self.keep(error.log_tail)
+        self.keep(error.log_tail)
         with self._lock:
             for entry in self._parts["stages"]:
                 entry.update(state="stopped" if entry["state"] == "running" else entry["state"])
         self.add(phase=phase, error={**parts, "exit_code": error.exit_code, "lines": len(error.log_tail)})
 
     def keep(self, lines: Iterable[str]) -> None:
-        """Keeps the app's or the build's last *lines*, masked, for root and adm. Raises AgentError."""
+        """Keeps the app's or the build's last *lines*, masked, for root and adm; not on a full disk."""
         self.tail = self.mask("".join(f"{line}\n" for line in lines))
-        write(self._root.tail, self.tail.encode(errors="replace"), 0o640)
+        try:
+            write(self._root.tail, self.tail.encode(errors="replace"), 0o640)
+        except AgentError as error:  # it must not hide the reason: /run is in memory
+            log.warning("last_lines.not_written", reason=error.sentence)
+            return
         with suppress(KeyError, PermissionError):  # no such group, or not a member of it: the agent and root are left
             os.chown(self._root.tail, -1, grp.getgrnam("adm").gr_gid)
 

@@ -42,8 +42,8 @@ def again(do: Stages, member: Member) -> Service:
     """
     reached = do.record.stage("docker", do.docker)
     running = do.record.stage("container", lambda: _again(do, reached))
-    built, manifest = _image(do, reached), do.recorded().manifest
-    if not (running.adopted and do.ledger.state.standing == "joined"):
+    built, manifest = _image(do, reached, running), do.recorded().manifest
+    if not running.adopted:
         do.record.stage("health", lambda: do.health(reached, manifest, built, running))
     if do.ledger.state.standing != "joined":
         member.begin(do.deadline)
@@ -58,13 +58,16 @@ def _again(do: Stages, reached: Engine) -> Container:
     found = found or do.deadline.retry(lambda: container.start_again(reached.client, *known))
     if found is None:  # somebody removed it
         config = last or (do.config() if do.reads_config() else None)
-        return do.container(reached, do.specify(do.recorded(), _image(do, reached), config))
+        return do.container(reached, do.specify(do.recorded(), _image(do, reached, None), config))
     do.record.add(container=found.shown())
     return found
 
 
-def _image(do: Stages, reached: Engine) -> Image:
+def _image(do: Stages, reached: Engine, running: Container | None) -> Image:
+    """The release's image; where somebody took its tag away, the one that the container runs by."""
     found = do.deadline.retry(lambda: image.find(reached.client, do.ledger.state.image))
+    if found is None and running:
+        found = do.deadline.retry(lambda: image.find(reached.client, running.image))
     if found is None:
         hint = "Restart the instance."
         raise ImageError(f"{do.ledger.state.image} is gone, though it was in service", hint=hint, cause="host")
@@ -87,6 +90,7 @@ def reload(do: Stages, member: Member, former: Stages, leave: Callable[[], objec
     if running and running.fingerprint == wanted.fingerprint and same:
         return None
     leave()
+    do = replace(do, deadline=do.deadline.anew(do.launched.settings.boot_timeout))  # a drain may take its time
     member.begin(do.deadline)
     manifest = do.recorded().manifest
     try:
@@ -120,7 +124,7 @@ def _wanted(do: Stages) -> tuple[Any, Engine, AppConfig | None, Image]:
     reached = do.record.stage("docker", do.docker)
     reading = replace(do, deadline=do.deadline.within(READ_SECONDS))  # the app is not looked after meanwhile
     read = do.record.stage("config", lambda: reading.config(fall_back=False)) if do.reads_config() else None
-    built = _image(do, reached)
+    built = _image(do, reached, None)
     return do.specify(do.recorded(), built, read), reached, read, built
 
 
@@ -132,6 +136,9 @@ def join(do: Stages, member: Member, reached: Engine, running: Container | None)
     do.ledger.note(standing="joining")
     check = partial(health.check_running, reached.client, running) if running else None
     joined = report.join(do.host, do.record, do.launched, member, do.deadline, check)
-    do.ledger.note(standing="joined" if running else "")
+    if running:
+        do.ledger.note(standing="joined", in_service=True, last_good=do.ledger.state.image)
+    else:
+        do.ledger.note(standing="")
     member.end()
     return joined

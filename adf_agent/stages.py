@@ -53,7 +53,7 @@ class Stages:
         self.record.add(
             instance=identity.shown(), release={"name": settings.release, "url": settings.release_url.shown}
         )
-        self.record.degrade(*self.launched.warnings)
+        self.record.trouble("settings", "; ".join(self.launched.warnings))
         if not self.ledger.belong(identity.instance_id):
             lastgood.forget(self.host.root)
         if self.launched.described is not None:  # asked once a boot of the machine
@@ -100,13 +100,14 @@ class Stages:
             if last is None or not error.transient:
                 raise
             since = lastgood.since(self.host.root)
-            self.record.degrade(
+            trouble = (
                 f"the last config that worked, of {since}, is in force, as it can't be read anew: {error.sentence}"
             )
             found = last
+        else:
+            trouble = "" if found.values else f"{found.app} has no config in {table}"
         self.record.mask.add(found.secrets())
-        if not found.values:
-            self.record.degrade(f"{found.app} has no config in {table}")
+        self.record.trouble("config", trouble)
         self.record.add(config=found.shown(table))
         return found
 
@@ -136,10 +137,9 @@ class Stages:
         return started
 
     def health(self, reached: Engine, manifest: Manifest, built: Image, running: Container) -> Healthy:
-        """Health of the container, which is in service from then on."""
+        """Health of the container."""
         probe = self.probe(manifest, built, running)
         healthy = health.wait(reached.client, running, probe, manifest.health, self.deadline)
-        self.ledger.note(in_service=True, last_good=built.tag)
         self.record.add(probe={"probe": str(probe), "answer": healthy.answer, "healthy": True})
         return healthy
 
@@ -221,7 +221,10 @@ class Stages:
 
     def recorded_stop_timeout(self) -> float:
         """Seconds from SIGTERM to SIGKILL, as the release recorded here wishes; without one, the default."""
-        return Manifest.parse(self.ledger.state.manifest.encode()).container.stop_timeout
+        try:
+            return Manifest.parse(self.ledger.state.manifest.encode()).container.stop_timeout
+        except ReleaseError:  # another version's, which knew other keys: no reason not to drain
+            return Manifest().container.stop_timeout
 
     def _url_digest(self) -> str:
         return hashlib.sha256(self.launched.settings.release_url.url.encode()).hexdigest()

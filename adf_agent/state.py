@@ -84,7 +84,7 @@ class State:
     manifest: str = ""  # adf.toml as the release brought it
     image: str = ""  # adf/release:<sha256>, built or pulled whole
     container_id: str = ""
-    in_service: bool = False  # the container has been healthy in this boot of the machine
+    in_service: bool = False  # in this boot of the machine, the container was healthy and everybody was told
     last_good: str = ""  # the image that was in service last
     tags: str = ""  # those that EC2 told in this boot, as JSON, where IMDS has none
     images: tuple[str, ...] = ()  # every image that this agent tagged and has not pruned
@@ -116,13 +116,17 @@ class Ledger:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._lock = threading.Lock()
+        self._saved = True
         self.state = load(root)
 
     def note(self, **changes: Any) -> None:
         """Changes the state and saves it. Raises AgentError where that fails; the change counts all the same."""
         with self._lock:
-            self.state = dataclasses.replace(self.state, **changes)
-            save(self._root, self.state)
+            changed = dataclasses.replace(self.state, **changes)
+            if changed != self.state or not self._saved:  # where nothing is new, a full disk is no matter
+                self.state, self._saved = changed, False
+                save(self._root, changed)
+                self._saved = True
 
     def note_if_possible(self, **changes: Any) -> None:
         """As `note`, for when what follows must be done on a full disk too."""
@@ -147,6 +151,7 @@ class Ledger:
             self.state = State(
                 boot_id=former.boot_id, boots=former.boots, container_id=former.container_id, images=former.images
             )
+            self._saved = False
         self.note(instance_id=instance_id)
         return ours
 

@@ -91,6 +91,7 @@ class Supervisor:
         self._works = Works(host, record, ledger, self._watch, patience)
         self._vitals: Vitals | None = None
         self._exit: ExitWatch | None = None
+        self._telling: Work | None = None  # that the instance is unhealthy
         self._policy = Policy()
         self._state = State(Phase.STARTING, clock())
         self._work: Work | None = Work(self._works.start, None, self._wake)
@@ -158,7 +159,10 @@ class Supervisor:
     def _enter(self, state: State, former: State) -> None:
         """Writes down the state that was just entered, and sets its work going."""
         if state.unhealthy and not former.unhealthy:
-            Work(self._works.report_unhealthy, None, self._wake)
+            self._telling = Work(self._works.report_unhealthy, None, self._wake)
+        if former.unhealthy and not state.unhealthy and self._telling:
+            self._telling.stop.set()
+            self._record.trouble("unhealthy", "")
         if former.restarts and not state.restarts:
             self._record.trouble("app", "")
         if (state.phase, state.since) == (former.phase, former.since):
@@ -197,7 +201,7 @@ class Supervisor:
 
     def _consume(self, state: State, former: State) -> None:
         """What was asked for is being done."""
-        if self._asked == "drain" and state.phase is Phase.LEAVING:
+        if state.phase is Phase.LEAVING:  # a reload would undo it
             self._asked = ""
         if self._asked == "reload" and state.phase in (Phase.RELOADING, Phase.STARTING):
             self._asked = ""

@@ -12,7 +12,7 @@ import structlog
 from adf_agent import boot, container, leave, member, phases, report, serving
 from adf_agent.deadline import Deadline
 from adf_agent.engine import FAULTS
-from adf_agent.errors import AgentError
+from adf_agent.errors import AgentError, Stopped
 from adf_agent.fleet import Fleet
 from adf_agent.host import Host
 from adf_agent.leave import Leaving
@@ -27,6 +27,7 @@ from adf_agent.state import Ledger
 
 GIVE_UP_SECONDS = 15.0  # to have the group told of a failed boot
 NOTICES_SECONDS = 5.0  # to be waited for at the start; a metadata service that is silent says nothing new
+UNTOLD_SECONDS = 30.0  # between two tries to tell the group, where that fails
 RELOAD_SECONDS = 30.0  # to read settings and config anew: the app is not looked after meanwhile
 SPREAD = 0.25  # of a pause between two restarts, more or less: a fleet must not knock at its database in step
 log = structlog.get_logger()
@@ -67,6 +68,9 @@ class Works:
             do = boot.read(self._host, self._record, self._ledger, Deadline(RELOAD_SECONDS, stop))
             out = Leaving(before, leave.plan("reload"), stop, grouped=self._watch.seen.target is not None)
             service = serving.reload(do, self._membership(do), before, out.run)
+        except Stopped:
+            self._reloaded("the instance left before the reload had ended")
+            raise
         except NotReloadedError as error:
             self._reloaded(error.sentence)
             return None
@@ -106,18 +110,19 @@ class Works:
                 self.member.end()
 
     def report_unhealthy(self, stop: threading.Event) -> None:
-        """Has the group replace this instance, which was in service."""
-        do = self._anew(stop)
-        if self._watch.seen.target is None:
+        """Has the group replace this instance, which was in service: asked for until it was told, or *stop* is set."""
+        while self._watch.seen.target is not None and not stop.is_set():
+            do = self._anew(stop)
+            try:
+                if member.report_unhealthy(do.host, do.launched.identity, do.deadline):
+                    self._ledger.note_if_possible(given_up="it was reported Unhealthy")
+                    self._record.trouble("unhealthy", "the group was told to replace this instance, as it is unhealthy")
+            except AgentError as error:
+                untold = f"this instance is unhealthy, which can't be told: {error.sentence}"
+                self._record.trouble("unhealthy", untold)
+                stop.wait(UNTOLD_SECONDS)
+                continue
             return
-        try:
-            told = member.report_unhealthy(do.host, do.launched.identity, do.deadline)
-        except AgentError as error:
-            self._record.trouble("unhealthy", f"this instance is unhealthy, which can't be told: {error.sentence}")
-            return
-        if told:
-            self._ledger.note_if_possible(given_up="it was reported Unhealthy")
-            self._record.trouble("unhealthy", "the group was told to replace this instance, as it is unhealthy")
 
     def close(self, seconds: float) -> None:
         """Has the fleet record say the last word."""
