@@ -47,7 +47,7 @@ def give(root: Root, order: Order) -> "Status | None":
 
 
 def _is_over(order: Order, now: "Status", before: "Status") -> bool:
-    if now.get("reload") != before.get("reload"):
+    if order == "reload" and now.get("reload") != before.get("reload"):
         return True
     moved = (now.get("phase"), now.get("since")) != (before.get("phase"), before.get("since"))
     # A reload tells its end by itself, but where it begins all over again.

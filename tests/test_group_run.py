@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -421,3 +422,39 @@ def test_a_dependency_out_of_reach_never_replaces_an_app_that_runs(place: Place)
     assert group.unhealthy == []
     place.machine.cloud.faults = []
     again.reach("in service", 60)
+
+
+def test_a_reload_may_drain_for_longer_than_a_boot_may_take(place: Place) -> None:
+    """A load balancer with a long deregistration delay, by which every reload ends in a failure."""
+    table(place.machine, GREETING="one")
+    pool = place.balancer.target_group("web", place.port, deregistration_delay=12, settle=12)
+    group = place.group(LAUNCH, target_groups=(pool.arn,))
+    place.launch(ADF_APP="web", ADF_BOOT_TIMEOUT="10s")
+    group.launch()
+    agent = place.machine.daemon()
+    agent.reach("in service")
+    group.wait_for("InService")
+    table(place.machine, GREETING="two")
+    reloaded = place.machine.run("reload")
+    assert reloaded.code == 0, reloaded.log
+    assert "GREETING=two" in place.machine.containers()[0].attrs["Config"]["Env"]
+
+
+def test_unhealthy_is_told_until_it_was_heard(place: Place) -> None:
+    """A broken instance that stays for ever, as the one call that tells of it was denied."""
+    group, agent, _ = served(place, ADF_UNHEALTHY_AFTER="1s")
+    place.machine.cloud.faults = [AwsFault("autoscaling:SetInstanceHealth", "AccessDenied", 403, times=1)]
+    [container] = place.machine.containers()
+    with ExitStack() as stack:
+        container.kill()
+
+        def take() -> bool:
+            try:
+                stack.enter_context(socket.create_server(("127.0.0.1", place.port)))
+            except OSError:
+                return False
+            return True
+
+        agent.until(take, "the port is taken from it")
+        agent.until(lambda: group.unhealthy, "it is told", 60)
+    assert group.unhealthy == [False]

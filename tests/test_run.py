@@ -269,3 +269,64 @@ def test_orders_without_an_agent_say_so(machine: Machine) -> None:
         ordered = machine.run(order)
         assert ordered.code == 3
         assert "no agent is running" in ordered.log
+
+
+def test_an_image_whose_tag_was_taken_away_is_no_matter_to_what_runs(machine: Machine) -> None:
+    """A clean-up job on the host by which a healthy instance is replaced."""
+    serving(machine)
+    agent = machine.daemon()
+    agent.reach("in service")
+    pid = pid_of_app(machine)
+    machine.engine.images.remove(machine.state()["image"], force=True)
+    agent.kill()
+    again = machine.daemon()
+    again.reach("in service")
+    assert pid_of_app(machine) == pid
+
+
+def test_a_reload_that_is_overtaken_by_a_drain_says_so(machine: Machine) -> None:
+    """A `reload` in a script that never returns, as the instance has left meanwhile."""
+    table(machine, GREETING="first")
+    dockerfile = (
+        f"FROM {BASE}\nCOPY www /www\nEXPOSE 8000\nSTOPSIGNAL SIGKILL\n"
+        'CMD ["sh", "-c", "test -n \\"$SLOW\\" || echo x >/www/late; exec httpd -f -p 8000 -h /www"]\n'
+    )
+    files = {**app(adf_toml='[health]\nprobe = "http://:8000/late"\n'), "Dockerfile": dockerfile}
+    serving(machine, files, ADF_APP="web")
+    agent = machine.daemon()
+    agent.reach("in service")
+    table(machine, SLOW="yes")
+    with machine.start("reload") as reload:
+        agent.until(lambda: len(agent.events("container.started")) > 1, "it reloads")
+        assert machine.run("drain").code == 0
+        _, log = reload.communicate(timeout=30)
+    assert reload.returncode == 1
+    assert "before the reload had ended" in log
+    assert machine.containers() == []
+
+
+def test_what_was_mended_is_no_longer_called_degraded(machine: Machine) -> None:
+    """A status that cries wolf: `--strict` stays 1 for what a reload has mended long ago."""
+    table(machine, GREETING="hi")
+    machine.cloud.imds.instance.tags = {"ADF_OWNER": "me"}
+    serving(machine, ADF_APP="web")
+    agent = machine.daemon()
+    agent.reach("in service")
+    assert machine.run("status", "--strict").code == 1
+    machine.cloud.imds.instance.tags = {}
+    assert machine.run("reload").code == 0
+    agent.reach("in service")
+    assert machine.status()["degraded"] == []
+
+
+def test_a_sighup_in_a_drain_does_not_bring_the_instance_back(machine: Machine) -> None:
+    """A `systemctl reload` by a timer that undoes what an operator does by hand."""
+    serving(machine)
+    agent = machine.daemon()
+    agent.reach("in service")
+    agent.process.send_signal(signal.SIGUSR1)
+    agent.until(lambda: agent.events("drain.started"), "it drains")
+    agent.process.send_signal(signal.SIGHUP)
+    agent.reach("drained")
+    assert agent.end() == 0
+    assert len(agent.events("stage.started")) == len({event["stage"] for event in agent.events("stage.started")})

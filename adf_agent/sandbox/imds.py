@@ -226,8 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = lookup(content(self.server.imds.instance, datetime.now(UTC)), unquote(self.path))
             self._answer(HTTPStatus.NOT_FOUND if body is None else HTTPStatus.OK, body)
 
-    def log_message(self, *_: object) -> None:
-        """Nothing: what was asked is counted."""
+    def log_message(self, *_: object) -> None: ...  # what was asked is counted
 
     def _faulty(self) -> bool:
         fault = self.server.imds.ordered_fault(self.path)
