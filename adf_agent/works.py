@@ -101,8 +101,8 @@ class Works:
 
     def give_up(self, state: State) -> None:
         """Has the group replace this instance after a failed boot; what was kept of it for a person goes now."""
-        if self.do and state.error:
-            self.do.undo(None) if not self.do.former_serves() else None
+        if self.do and not self.do.former_serves():
+            self.do.undo(None)
         try:
             give_up(self._host, self._record, self._ledger, self.do, state.error)
         finally:

@@ -91,6 +91,7 @@ def daemon(world: World) -> Iterator[Daemon]:
 
 def rows(world: World, release: Release, runs: int) -> list[Row]:
     """Every row of this module. The cloud's instance is the group's from here on."""
+    world.clear()  # under the id that the instance had so far
     with ExitStack() as stack:
         arn = target_group(world)
         group = stack.enter_context(Group(world.cloud, "bench", HOOKS))
