@@ -27,7 +27,7 @@ from adf_agent.state import Ledger
 
 GIVE_UP_SECONDS = 15.0  # to have the group told of a failed boot
 NOTICES_SECONDS = 5.0  # to be waited for at the start; a metadata service that is silent says nothing new
-UNTOLD_SECONDS = 30.0  # between two tries to tell the group, where that fails
+UNTOLD_SECONDS = 15.0  # between two tries to tell the group, where that fails
 RELOAD_SECONDS = 30.0  # to read settings and config anew: the app is not looked after meanwhile
 SPREAD = 0.25  # of a pause between two restarts, more or less: a fleet must not knock at its database in step
 log = structlog.get_logger()

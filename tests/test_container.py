@@ -267,7 +267,9 @@ def test_what_runs_is_adopted_as_it_was_started(docker_client: docker.DockerClie
     """An agent that was restarted and probes or registers another port than the one that is served."""
     started = runs(exposed="18004 18005/udp")
     adopted = container.adopt(docker_client, started.id, DIGEST)
-    assert adopted == dataclasses.replace(started, adopted=True)
+    assert adopted is not None
+    image = docker_client.api.inspect_image(started.image)["Id"]
+    assert adopted == dataclasses.replace(started, adopted=True, image=image)
     assert container.adopt(docker_client, started.id, "cd" * 32) is None, "of another release"
     docker_client.api.pause(started.id)
     assert container.adopt(docker_client, started.id, DIGEST) is None, "paused"

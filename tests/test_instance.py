@@ -210,7 +210,7 @@ def test_proxy_never_sees_the_metadata_service(imds: Imds, monkeypatch: pytest.M
 def run_instance(cloud: Cloud, tags: dict[str, str]) -> str:
     """The id of a new instance with *tags*."""
     listed = [{"Key": key, "Value": value} for key, value in tags.items()]
-    image = cloud.client("ec2").describe_images()["Images"][0]["ImageId"]
+    image = cloud.client("ec2").register_image(Name="base")["ImageId"]
     answer = cloud.client("ec2").run_instances(
         ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=[{"ResourceType": "instance", "Tags": listed}]
     )
