@@ -220,7 +220,7 @@ class Supervisor:
         if state.phase in (Phase.RESTARTING, Phase.RELOADING, Phase.STARTING) or former.phase is Phase.STANDBY:
             self._record.begin()
         failed = state.error if state.phase in (Phase.RESTARTING, Phase.JOINING) else None
-        if failed:
+        if failed and failed.log_tail:  # else those that the app ended with stay
             self._record.keep(failed.log_tail)
         self._record.trouble("service", failed.sentence if failed else "")
         if state.error and state.phase in (Phase.HELD, Phase.FAILING) and former.phase is not Phase.HELD:
