@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adf_agent import __version__, status
 from adf_agent.clients import Clients
-from adf_agent.errors import AgentError, Stopped
+from adf_agent.errors import AgentError, Stopped, unexpected
 from adf_agent.root import Root
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from adf_agent.record import Record
     from adf_agent.state import Ledger
 
-CLOSE_SECONDS = 3.0  # for the last word of the fleet record
 ASK_SECONDS = 10.0  # for IMDS, where a person waits for an answer
 
 
@@ -141,7 +140,7 @@ def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  ev
             return 128 + signal.SIGTERM
         finally:
             if fleet:
-                fleet.close(CLOSE_SECONDS)
+                fleet.close(works.CLOSE_SECONDS)
     return 0
 
 
@@ -183,8 +182,7 @@ def _only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledge
             record.fail(error)
             raise
         except Exception as error:
-            hint = "This is a fault of adf-agent's: please report it, with the lines of its log."
-            record.fail(AgentError(f"unexpected: {type(error).__name__}", hint=hint))
+            record.fail(unexpected(error))
             raise
 
 

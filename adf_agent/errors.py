@@ -84,5 +84,11 @@ class ReportError(AgentError):
     stage, usual_cause = "report", "dependency"
 
 
+def unexpected(error: BaseException) -> AgentError:
+    """What nobody thought of, as a failure; the exception's own text may hold anything, and is not shown."""
+    hint = "This is a fault of adf-agent's: please report it, with the lines of its log."
+    return AgentError(f"unexpected: {type(error).__name__}", hint=hint)
+
+
 class Stopped(Exception):  # noqa: N818  not an error: somebody asked
     """The stop event was set while something waited."""

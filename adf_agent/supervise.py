@@ -14,7 +14,7 @@ import structlog
 from adf_agent import hold, leave, phases, serving
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
-from adf_agent.errors import AgentError, Stopped
+from adf_agent.errors import AgentError, Stopped, unexpected
 from adf_agent.host import Host
 from adf_agent.notices import Watch
 from adf_agent.notify import Notify
@@ -23,11 +23,10 @@ from adf_agent.record import Record
 from adf_agent.serving import Service
 from adf_agent.state import Ledger
 from adf_agent.vitals import ExitWatch, Vitals
-from adf_agent.works import Works
+from adf_agent.works import CLOSE_SECONDS, Works
 
 TICK_SECONDS = 1.0  # for what nobody wakes the loop for: the watchdog, the clock
 END_SECONDS = 30.0  # for a work that is called off to take back what it did: more than stages.UNDO_SECONDS
-CLOSE_SECONDS = 3.0  # for the last word of the fleet record
 JITTER = 0.5  # of ADF_UNHEALTHY_AFTER at most: what all instances feel at once must not replace all at once
 REBALANCE = "EC2 recommends a rebalance: this spot instance is at an elevated risk of being interrupted"
 Order = Literal["", "stop", "drain", "reload"]
@@ -62,8 +61,7 @@ class Work:
         if isinstance(error, AgentError):
             return error
         log.error("unexpected", exc_info=error)
-        hint = "This is a fault of adf-agent's: please report it, with the lines of its log."
-        return AgentError(f"unexpected: {type(error).__name__}", hint=hint)
+        return unexpected(error)
 
 
 class Supervisor:

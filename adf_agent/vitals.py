@@ -11,13 +11,12 @@ import structlog
 
 from adf_agent import container, health
 from adf_agent.background import Task
-from adf_agent.engine import FAULTS
+from adf_agent.engine import ANSWER_SECONDS, FAULTS
 from adf_agent.errors import AgentError, ContainerError
 from adf_agent.host import Host
 from adf_agent.record import Record
 from adf_agent.serving import Service
 
-ANSWER_SECONDS = 5.0  # a healthy engine answers a ping in milliseconds
 HOST_SECONDS = 10.0  # between two looks at the host
 LEAST_FREE_BYTES = 16 << 20  # with less, neither the app's log nor the agent's state can be written
 ENGINE_SECONDS = 0.5  # between two tries to reach an engine that broke off

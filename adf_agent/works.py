@@ -25,6 +25,7 @@ from adf_agent.serving import NotReloadedError, Service
 from adf_agent.stages import Stages
 from adf_agent.state import Ledger
 
+CLOSE_SECONDS = 3.0  # for the last word of the fleet record
 GIVE_UP_SECONDS = 15.0  # to have the group told of a failed boot
 NOTICES_SECONDS = 5.0  # to be waited for at the start; a metadata service that is silent says nothing new
 UNTOLD_SECONDS = 15.0  # between two tries to tell the group, where that fails
