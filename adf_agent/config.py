@@ -1,27 +1,20 @@
-"""The config table's format, and an app's whole config as it is read from there: every key, or an error."""
+"""An app's whole config as a release gets it: every key of base and overlay, secrets in the clear, or an error."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ConfigError
-from adf_agent.secret import Answer, asking, decrypt, pages, resolve
+from adf_agent.secret import Answer, decrypt, resolve
 from adf_agent.secret import Clients as SecretClients
+from adf_agent.table import FORMS, DynamoDB, Form, Key, Origin, Snapshot, Table, content, partitions
 
-Item = Mapping[str, Mapping[str, Any]]  # as DynamoDB has it: {"Value": {"S": "text"}}
-Origin = Literal["base", "overlay"]
-Form = Literal["Value", "Secret", "Ref", "Unset"]
-
-SCHEMA = "hash key App (S) and range key Name (S)"
-FORMS: dict[Form, str] = {"Value": "S", "Secret": "B", "Ref": "S", "Unset": "BOOL"}  # an item has one, of this type
-REVISION = "#revision"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VALUE_LIMIT = 131_071  # bytes of NAME=value: Linux' MAX_ARG_STRLEN, 32 pages of 4 KiB, less the closing NUL
 # execve(2) gives environment, arguments and the pointers to them a quarter of the stack's limit together: 2 MiB of the
@@ -30,15 +23,13 @@ TOTAL_LIMIT = 1 << 20
 SMALLER = "Keep what is large in S3 or in the image, and only its name in the config."
 
 
-class DynamoDB(Protocol):
-    def get_item(self, **request: Any) -> Answer: ...
-    def query(self, **request: Any) -> Answer: ...
+class Tables(DynamoDB, Protocol):
     def put_item(self, **request: Any) -> Answer: ...  # the fleet record, by its own module
 
 
 @dataclass(frozen=True)
 class Clients(SecretClients):
-    dynamodb: DynamoDB
+    dynamodb: Tables
 
 
 @dataclass(frozen=True, repr=False, slots=True)
@@ -54,6 +45,15 @@ class Value:
 
     def reveal(self) -> str:
         return self._text
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an item holds: *content* of *form*, a secret still encrypted or referred to."""
+
+    origin: Origin
+    form: Form
+    content: Any = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -104,111 +104,52 @@ class AppConfig:
         return cls(parts["app"], parts["release"], MappingProxyType(values), parts["revision"])
 
 
-def partitions(app: str, release: str | None) -> dict[Origin, str]:
-    """The hash keys that *release* is configured under; the overlay's keys outrank the base's."""
-    return {"base": app} if release is None else {"base": app, "overlay": f"{app}@{release}"}
-
-
 def read(app: str, release: str | None, table: str, clients: Clients, deadline: Deadline) -> AppConfig:
     """The whole config of *release* of *app*; no key at all is a config too.
 
     Transient faults are tried again until *deadline*. Raises ConfigError, which names keys and never values.
     """
-    revision, items = deadline.retry(partial(_snapshot, app, release, table, clients))
-    found: dict[Form, dict[str, Any]] = {form: {} for form in FORMS}
-    for name, item in sorted(items.items()):
-        form, content = _form(name, item)
-        found[form][name] = content
+    store = Table(table, clients.region, clients.dynamodb)
+    seen = deadline.retry(lambda: store.snapshot(app, partitions(app, release).values()))
+    return resolved(app, release, seen, clients, deadline)
+
+
+def resolved(app: str, release: str | None, seen: Snapshot, clients: SecretClients, deadline: Deadline) -> AppConfig:
+    """The config of *release* in *seen*, with its secrets in the clear. Raises ConfigError, as `read`."""
+    entries = merged(app, release, seen)
+    found = {form: {name: entry.content for name, entry in entries.items() if entry.form == form} for form in FORMS}
     # Each secret is tried again by itself: one that is throttled does not ask for all the others once more.
     secrets = {
         name: deadline.retry(partial(decrypt, app, name, cipher, clients)) for name, cipher in found["Secret"].items()
     } | resolve(found["Ref"], clients, deadline)
     texts = dict(sorted((found["Value"] | secrets).items()))
-    _check_environment(texts)
-    origins: dict[str, Origin] = {name: "base" if items[name]["App"]["S"] == app else "overlay" for name in texts}
-    values = {name: Value(text, name in secrets, origins[name]) for name, text in texts.items()}
-    return AppConfig(app, release, MappingProxyType(values), revision)
+    check_environment(texts)
+    values = {name: Value(text, name in secrets, entries[name].origin) for name, text in texts.items()}
+    return AppConfig(app, release, MappingProxyType(values), seen.revision)
 
 
-def _snapshot(app: str, release: str | None, table: str, clients: Clients) -> tuple[int | None, dict[str, Item]]:
-    """The revision and, by name, the items of that revision, the overlay's before the base's.
-
-    A Query beside a transaction may see half of it: that none came between, only an unmoved revision says.
-    """
-    before = _revision(app, table, clients)
-    items = {
-        item["Name"]["S"]: item
-        for partition in partitions(app, release).values()
-        for item in _items(partition, table, clients)
-    }
-    after = _revision(app, table, clients)
-    if after != before:
-        raise ConfigError(
-            f"the config of {app} changed from revision {before} to {after} while it was read",
-            hint="Something writes to it without a pause: find it.",
-            transient=True,
-        )
-    return after, {name: item for name, item in items.items() if not name.startswith("#")}
+def merged(app: str, release: str | None, seen: Snapshot) -> dict[str, Entry]:
+    """What *release* gets of *seen*, by name: secrets as they lie there, hidden keys too. Raises ConfigError."""
+    origins = {place: origin for origin, place in partitions(app, release).items()}
+    keys = {name: (place, name) for place in origins for at, name in seen.items if at == place}
+    return {name: _entry(keys[name], origins[keys[name][0]], seen) for name in sorted(keys)}
 
 
-def _revision(app: str, table: str, clients: Clients) -> int | None:
-    key = {"App": {"S": app}, "Name": {"S": REVISION}}
-    with _asking_table("GetItem", table, clients.region):
-        item: Item | None = clients.dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
-    try:
-        return None if item is None else int(item["Revision"]["N"])
-    except (KeyError, ValueError) as error:
-        raise ConfigError(f"item {REVISION} of {app} has no whole number (N) Revision", hint="Correct it.") from error
+def _entry(key: Key, origin: Origin, seen: Snapshot) -> Entry:
+    form, held = content(key, seen.items[key])
+    if form != "Unset":
+        check_name(key)
+    return Entry(origin, form, held)
 
 
-def _items(partition: str, table: str, clients: Clients) -> list[Item]:
-    request = {
-        "TableName": table,
-        "KeyConditionExpression": "App = :app",
-        "ExpressionAttributeValues": {":app": {"S": partition}},
-        "ConsistentRead": True,
-    }
-    with _asking_table("Query", table, clients.region):
-        answers = pages(clients.dynamodb.query, request, "LastEvaluatedKey", "ExclusiveStartKey")
-        try:
-            return [item for page in answers for item in page["Items"]]
-        except KeyError as error:
-            raise ConfigError(
-                f"dynamodb:Query on table {table} was answered by something that is not DynamoDB",
-                hint="See HTTPS_PROXY, AWS_ENDPOINT_URL_DYNAMODB and the VPC's endpoints.",
-                cause="dependency",
-                transient=True,
-            ) from error
-
-
-def _form(name: str, item: Item) -> tuple[Form, Any]:
-    """Which of FORMS *item* has, and what that holds. Raises ConfigError."""
-    key = f"config key {name!r} of {item['App']['S']}"
-    forms = [form for form in FORMS if form in item and item[form] != {"BOOL": False}]
-    if len(forms) != 1:
-        has = " and ".join(forms) or "no Value, Secret, Ref or Unset"
-        raise ConfigError(f"{key} has {has}", hint="Give it one of Value, Secret, Ref and, in an overlay, Unset.")
-    [form] = forms
-    if FORMS[form] not in item[form]:
-        hint = f"Write it with {form} of type {FORMS[form]}."
-        raise ConfigError(f"{key} has {form} of type {', '.join(item[form])}, not {FORMS[form]}", hint=hint)
-    if form != "Unset" and not NAME.fullmatch(name):
+def check_name(key: Key) -> None:
+    """Raises ConfigError where no environment variable can have the name."""
+    if not NAME.fullmatch(key[1]):
         hint = "Rename it: letters, digits and _, and no digit first."
-        raise ConfigError(f"{key} can't be the name of an environment variable", hint=hint)
-    return form, item[form][FORMS[form]]
+        raise ConfigError(f"config key {key[1]!r} of {key[0]} can't be the name of an environment variable", hint=hint)
 
 
-def _asking_table(action: str, table: str, region: str) -> AbstractContextManager[None]:
-    where, make = f"{table} in {region}", f"Make it with {SCHEMA}, or name another one by ADF_CONFIG_TABLE."
-    return asking(
-        f"dynamodb:{action}",
-        f"table {where}",
-        ResourceNotFoundException=(f"there is no config table {where}", make),
-        ValidationException=(f"table {where} can't be read by {SCHEMA}", make),
-    )
-
-
-def _check_environment(texts: Mapping[str, str]) -> None:
+def check_environment(texts: Mapping[str, str]) -> None:
     """Raises ConfigError where Linux would not start a process with *texts* as its environment."""
     sizes = {name: len(f"{name}={text}".encode()) for name, text in texts.items()}
     for name, size in sizes.items():

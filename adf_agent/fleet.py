@@ -1,10 +1,10 @@
-"""The fleet record: one item an instance in the config table, by which one that is gone still explains itself."""
+"""The writer of the fleet record, by which an instance that is gone still explains itself."""
 
 import copy
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,17 +15,11 @@ import structlog
 from adf_agent import aws
 from adf_agent.background import Task
 from adf_agent.errors import AgentError, ReportError
+from adf_agent.fleetrecord import Parts, facts, item
 
-Parts = Mapping[str, Any]  # of the status record, as record.Record holds them, masked
-Attributes = dict[str, dict[str, str]]  # as DynamoDB has them: {"Phase": {"S": "in service"}}
-
-ENDED = ("failed", "held")
-ERROR_LENGTH = 300  # characters of the sentence; all of it is in the journal
-TAIL_BYTES = 8192
 SLOT_SECONDS = 5.0  # between two writes
 PAUSE_SECONDS = 60.0  # between two tries, at most
-TOUCH_SECONDS = 3600.0  # an instance not heard of for two hours counts as gone
-KEPT_SECONDS = 7 * 86400
+TOUCH_SECONDS = 3600.0  # less than fleetrecord.LIVE_SECONDS
 LOOK_SECONDS = 1.0  # how soon the thread sees that a write is due; news that can't wait wake it at once
 # No older value over a newer one: a put left hanging may still come through, by minutes late.
 NEWER = "attribute_not_exists(Boot) OR Boot < :boot OR (Boot = :boot AND Seq < :seq)"
@@ -36,66 +30,6 @@ class PutsItems(Protocol):
     """The DynamoDB client's one call that is made here."""
 
     def put_item(self, **request: Any) -> Any: ...
-
-
-def item(parts: Parts, app: str, instance_id: str, tail: str, boot: int, seq: int, now: float) -> Attributes:
-    """The whole item, absent things left out; at most 1 KB (DynamoDB's unit of a write) unless it holds an error.
-
-    *tail* is the app's last lines, masked as *parts* are; *now* is in epoch seconds.
-    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
-    """
-    touched = int(now)
-    numbers = {"Boot": boot, "Seq": seq, "Touched": touched, "Expires": touched + KEPT_SECONDS}
-    return {
-        "App": {"S": f"{app}#fleet"},
-        "Name": {"S": instance_id},
-        **facts(parts, tail),
-        **{name: {"N": str(number)} for name, number in numbers.items()},
-    }
-
-
-def facts(parts: Parts, tail: str) -> Attributes:
-    """What the item says of the instance: only where this differs, something has changed."""
-    phase, restarts = parts.get("phase", ""), parts.get("restarts")
-    texts = {
-        "Release": (parts.get("release") or {}).get("name"),
-        "Group": parts.get("group"),
-        "Phase": phase,
-        "Stage": _stage(parts),
-        "Stages": _stages(parts),
-        "Error": _error(parts),
-        "LogTail": _last_lines(tail) if phase in ENDED else "",
-    }
-    numbers: Attributes = {} if restarts is None else {"Restarts": {"N": str(restarts)}}
-    return {name: {"S": text} for name, text in texts.items() if text} | numbers
-
-
-def _stage(parts: Parts) -> str:
-    """The stage that runs, else the one that failed, else the last."""
-    entries = parts.get("stages", ())
-    by_state = {entry["state"]: entry["name"] for entry in entries}
-    last = entries[-1]["name"] if entries else ""
-    return str(by_state.get("running") or by_state.get("failed") or last)
-
-
-def _stages(parts: Parts) -> str:
-    """`settings 0.01, docker 0.12`: the seconds of those that ended, of each the latest."""
-    seconds = {entry["name"]: entry["seconds"] for entry in parts.get("stages", ()) if "seconds" in entry}
-    return ", ".join(f"{name} {spent:.2f}" for name, spent in seconds.items())
-
-
-def _error(parts: Parts) -> str:
-    sentence = str((parts.get("error") or {}).get("sentence", ""))
-    return sentence if len(sentence) <= ERROR_LENGTH else f"{sentence[: ERROR_LENGTH - 1]}…"
-
-
-def _last_lines(tail: str) -> str:
-    """The end of *tail* in TAIL_BYTES of UTF-8, from a line's start unless that line alone is too long."""
-    whole = tail.encode(errors="replace")
-    if len(whole) <= TAIL_BYTES:
-        return whole.decode()
-    _, newline, lines = whole[-TAIL_BYTES - 1 :].partition(b"\n")  # one byte more: a line may start right there
-    return (lines if newline and lines else whole[-TAIL_BYTES:]).decode(errors="ignore")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from adf_agent.deadline import Deadline
 from adf_agent.errors import TRY_AGAIN, ConfigError, Stopped
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.secret import resolve
+from adf_agent.table import SCHEMA
 
 CANARY = "canary-5f2a"  # in every value: no error, and nothing printed, may hold it
 Hook = Callable[[str, dict[str, Any]], Mapping[str, Any] | None]
@@ -440,7 +441,7 @@ def test_one_denied_secret_of_a_batch_is_named(table: Table) -> None:
     table.put("A", Ref={"S": "secretsmanager:s"})
     denied = {"SecretId": "s", "ErrorCode": "AccessDeniedException", "Message": "no"}
     error = table.refused(secretsmanager=lambda: answers({"SecretValues": [], "Errors": [denied]}))
-    assert error.sentence.startswith("secretsmanager:GetSecretValue on secret s is denied to this instance's role")
+    assert error.sentence.startswith("secretsmanager:GetSecretValue on secret s is denied")
 
 
 def test_secrets_in_trouble_or_on_a_further_page_are_asked_for_again(table: Table) -> None:
@@ -517,7 +518,7 @@ def test_a_missing_table_is_said_to_be_missing(bare: Table) -> None:
     """Fifteen minutes of retries for a table in another region."""
     error = bare.refused()
     assert error.sentence == f"there is no config table adf-config in {bare.clients.region}"
-    assert (error.exit_code, "ADF_CONFIG_TABLE" in error.hint, config.SCHEMA in error.hint) == (13, True, True)
+    assert (error.exit_code, "ADF_CONFIG_TABLE" in error.hint, SCHEMA in error.hint) == (13, True, True)
 
 
 @pytest.mark.parametrize("keys", [("app", "name"), ("Name", "App2"), ("App", "Key")])
@@ -582,7 +583,7 @@ def test_an_action_that_the_role_lacks_is_named(table: Table, action: str, call:
         ssm=lambda: Through(clients.ssm(), deny),
         secretsmanager=lambda: Through(clients.secretsmanager(), deny),
     )
-    assert error.sentence.startswith(f"{action} on {resource} is denied to this instance's role")
+    assert error.sentence.startswith(f"{action} on {resource} is denied")
     assert (error.exit_code, action in error.hint) == (13, True)
 
 

@@ -10,9 +10,10 @@ import pytest
 import structlog
 from botocore.exceptions import ClientError
 
-from adf_agent import fleet
+from adf_agent import fleet, fleetrecord
 from adf_agent.errors import AgentError
-from adf_agent.fleet import Fleet, Parts
+from adf_agent.fleet import Fleet
+from adf_agent.fleetrecord import Parts
 from adf_agent.sandbox.cloud import Cloud
 
 TABLE, APP, INSTANCE = "adf-config", "web", "i-0123456789abcdef0"
@@ -31,7 +32,7 @@ def parts(phase: str = "booting", **more: Any) -> dict[str, Any]:
 
 def texts(said: Parts, tail: str = "") -> dict[str, str]:
     """The item's attributes without DynamoDB's types."""
-    whole = fleet.item(said, APP, INSTANCE, tail, boot=3, seq=7, now=WALL)
+    whole = fleetrecord.item(said, APP, INSTANCE, tail, boot=3, seq=7, now=WALL)
     return {name: text for name, typed in whole.items() for text in typed.values()}
 
 
@@ -53,10 +54,10 @@ def test_an_item_says_all_that_is_known_and_leaves_out_the_rest() -> None:
         "Touched": {"N": "1700000000"},
         "Expires": {"N": "1700604800"},
     }
-    assert fleet.item(said, APP, INSTANCE, "", 3, 7, WALL) == least
+    assert fleetrecord.item(said, APP, INSTANCE, "", 3, 7, WALL) == least
     more = said | {"group": "web-blue", "restarts": 0, "error": {"sentence": "the app exited", "stage": "health"}}
     added = {"Group": {"S": "web-blue"}, "Restarts": {"N": "0"}, "Error": {"S": "the app exited"}}
-    assert fleet.item(more, APP, INSTANCE, "", 3, 7, WALL) == least | added
+    assert fleetrecord.item(more, APP, INSTANCE, "", 3, 7, WALL) == least | added
 
 
 def test_an_agent_that_knows_nothing_yet_has_a_record_too() -> None:
@@ -94,7 +95,7 @@ def test_stages_are_those_that_ended_each_once() -> None:
     assert texts(parts(stages=stages))["Stages"] == "image 1.00, health 2.00"
 
 
-def size(item: fleet.Attributes) -> int:
+def size(item: fleetrecord.Attributes) -> int:
     """DynamoDB's size of *item* in bytes: names and texts in UTF-8, numbers a byte for two digits and one more.
 
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
@@ -110,7 +111,7 @@ def test_a_record_in_service_costs_one_write_unit_with_the_longest_names() -> No
     """A fleet whose touches cost twice what they should, and throttle the config reads of those that boot."""
     stages = [stage(name, seconds=3599.999) for name in NAMES]
     said = parts("in service", stages=stages, release={"name": "r" * 100}, group="g" * 255, restarts=99_999)
-    assert size(fleet.item(said, "a" * 100, INSTANCE, "line\n" * 50, 999_999, 10**13, WALL)) <= 1024
+    assert size(fleetrecord.item(said, "a" * 100, INSTANCE, "line\n" * 50, 999_999, 10**13, WALL)) <= 1024
 
 
 def test_a_long_error_keeps_its_beginning() -> None:
@@ -386,7 +387,7 @@ def test_an_agent_that_starts_again_goes_on_where_the_former_ended(world: World)
 )
 def test_an_older_value_never_overwrites_a_newer(world: World, boot: int, seq: int, stands: bool) -> None:
     """A put that hung through a reboot comes through, and the instance in service is shown as failed again."""
-    newer = fleet.item(parts("in service"), APP, INSTANCE, "", boot, seq, WALL)
+    newer = fleetrecord.item(parts("in service"), APP, INSTANCE, "", boot, seq, WALL)
     world.door.client.put_item(TableName=TABLE, Item=newer)
     record = world.fleet(boot=2)
     with structlog.testing.capture_logs() as logs:
