@@ -21,6 +21,12 @@ DENIED = frozenset({
     "AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess", "AuthorizationError",
     "403",  # where an answer has no body
 })  # fmt: skip
+# What is said of credentials that were once good, or never; the last three where SSO's are renewed.
+EXPIRED = frozenset({
+    "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidSignatureException",
+    "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException", "SSOTokenLoadError",
+    "TokenRetrievalError", "UnauthorizedSSOTokenError",
+})  # fmt: skip
 
 
 def faults() -> tuple[type[Exception], ...]:
@@ -47,8 +53,14 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
     name = code(error)
     if name in DENIED:
         return kind(
-            f"{action} on {resource} is denied to this instance's role{_detail(error)}",
-            hint=f"Allow {action} on {resource} in the role of the instance profile.",
+            f"{action} on {resource} is denied{_detail(error)}",
+            hint=f"Allow {action} on {resource} in the caller's role; on an instance, that of its instance profile.",
+        )
+    if name in EXPIRED:
+        return kind(
+            f"{action} on {resource} was refused: the AWS credentials are expired or not valid ({name})",
+            hint="Get new ones (aws sso login), and see AWS_PROFILE; on an instance, see that its clock is right.",
+            cause="dependency",
         )
     transient = name in TRANSIENT or _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR or _broke_off(error)
     return kind(
