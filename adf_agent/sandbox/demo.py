@@ -76,7 +76,7 @@ def _say(what: str, text: str) -> None:
 
 
 def _show(*lines: str) -> None:
-    print(*lines, sep="\n", flush=True)  # noqa: T201  the demo is what it shows
+    print(*lines, sep="\n", flush=True)
 
 
 def static_busybox() -> Path:

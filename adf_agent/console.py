@@ -1,0 +1,43 @@
+"""How a command speaks and ends: errors as a sentence and a hint, on standard error, and their exit codes."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+from adf_agent.errors import AgentError, Stopped
+
+
+def ended(command: str, call: Callable[[], int], extra: str = "") -> int:
+    """The exit code of *call*, which is *command*'s; its modules may be in the package's *extra*."""
+    try:
+        return call()
+    except AgentError as error:
+        explain(command, error.sentence, *filter(None, [error.hint]))
+        return error.exit_code
+    except Stopped:
+        explain(command, "stopped")
+        return 128 + signal.SIGINT
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        sys.stderr.close()  # somebody's `head`; nothing is left to say, and Python would complain at its exit
+        return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        if not extra or (error.name or "").startswith(__package__):
+            raise
+        explain(command, f"{error.name} is missing: install the extra `{extra}`", f"pip install 'adf-agent[{extra}]'")
+        return 1
+
+
+def explain(command: str, sentence: str, *hints: str) -> None:
+    """To standard error: standard output is for a command's answer."""
+    print(f"{command}: {sentence}", *hints, sep="\n  → ", file=sys.stderr, flush=True)
+
+
+def stopping() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set. What was started is known when it is taken away; a second changes nothing."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

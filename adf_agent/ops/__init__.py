@@ -1,0 +1,1 @@
+"""The operators' commands: adf-release and adf-config. The agent imports nothing of them."""

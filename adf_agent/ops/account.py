@@ -1,0 +1,78 @@
+"""The AWS account that an operator works in: region, credentials and clients, as boto3 finds them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from adf_agent import aws, config
+from adf_agent.errors import AgentError
+from adf_agent.table import Table
+
+STANDARD = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20)
+
+
+class Account:
+    """One boto3 session; each client is made when it is first asked for. What it can't find is an AgentError."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    @property
+    def region(self) -> str:
+        if region := os.environ.get("AWS_REGION") or self._session.region_name:
+            return str(region)
+        raise AgentError("no AWS region is set", hint="Set AWS_REGION, or a region in the profile.", cause="settings")
+
+    def client(self, service: str, options: Config = STANDARD) -> Any:
+        if service not in self._made:
+            with _finding():
+                if self._session.get_credentials() is None:
+                    hint = "Log in (aws sso login, aws configure), or name a profile by AWS_PROFILE."
+                    raise AgentError("there are no AWS credentials", hint=hint, cause="settings")
+                self._made[service] = self._session.client(service, region_name=self.region, config=options)
+        return self._made[service]
+
+    def table(self, name: str) -> Table:
+        """The config table *name*."""
+        return Table(name, self.region, self.client("dynamodb"))
+
+    def config(self) -> config.Clients:
+        """What a whole config, secrets included, is read with."""
+        return config.Clients(
+            region=self.region,
+            dynamodb=self.client("dynamodb"),
+            kms=lambda: self.client("kms"),
+            ssm=lambda: self.client("ssm"),
+            secretsmanager=lambda: self.client("secretsmanager"),
+        )
+
+    def caller(self) -> str:
+        """The ARN of whoever calls; where STS does not say, the access key's id.
+
+        https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+        """
+        try:
+            return str(self.client("sts").get_caller_identity()["Arn"])
+        except aws.faults():
+            return str(self._session.get_credentials().access_key)
+
+    @cached_property
+    def _session(self) -> Any:
+        with _finding():
+            return boto3.session.Session()
+
+
+@contextmanager
+def _finding() -> Iterator[None]:
+    """Raises as AgentError what boto3 says of a profile that is not there, or of credentials by half."""
+    try:
+        yield
+    except BotoCoreError as error:
+        hint = "See AWS_PROFILE, and ~/.aws/config."
+        raise AgentError(f"the AWS settings can't be used: {error}", hint=hint, cause="settings") from error
