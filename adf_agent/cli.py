@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adf_agent import __version__, status
+from adf_agent import __version__, console, status
 from adf_agent.clients import Clients
 from adf_agent.errors import AgentError, Stopped, unexpected
 from adf_agent.root import Root
@@ -29,17 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = _parser().parse_args(argv)
     status.tolerate(sys.stdout, sys.stderr)
-    try:
-        code: int = arguments.command(arguments, Root(Path(os.environ.get("ADF_ROOT") or "/")))
-    except AgentError as error:
-        print(f"adf-agent: {error.sentence}", *filter(None, [error.hint]), sep="\n  → ", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        sys.stderr.close()  # somebody's `head`; nothing is left to say, and Python would complain at its exit
-        return 128 + signal.SIGPIPE
-    return code
+    root = Root(Path(os.environ.get("ADF_ROOT") or "/"))
+    return console.ended("adf-agent", lambda: arguments.command(arguments, root))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -36,7 +36,10 @@ def explain(command: str, sentence: str, *hints: str) -> None:
 
 
 def stopping() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set. What was started is known when it is taken away; a second changes nothing."""
+    """An event that Ctrl-C and SIGTERM set; a second one changes nothing.
+
+    An event, not an exception: what was started is known when it is taken away.
+    """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())

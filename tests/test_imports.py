@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Data flows one way: a module imports only from those that stand before it.
 ORDER = [
-    "errors", "deadline", "background", "aws", "balancer", "group", "fleetrecord", "fleet", "location", "mask", "log",
+    "errors", "console", "deadline", "background", "aws", "balancer", "group", "fleetrecord", "fleet", "location", "mask", "log",
     "notation", "manifest", "userdata", "settings", "instance", "root", "state", "hold", "record", "launch",
     "dockerignore", "tarball", "archive", "download", "web", "store", "release", "secret", "table", "config",
     "lastgood", "engine", "build", "image", "spec", "container", "health", "host", "member", "report", "stages",

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 import threading
 import time
@@ -10,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adf_agent import __version__
-from adf_agent.errors import AgentError, Stopped
+from adf_agent import __version__, console
+from adf_agent.errors import AgentError
 
 if TYPE_CHECKING:
     from adf_agent.sandbox.cloud import Cloud
@@ -22,25 +21,8 @@ STARTED = time.monotonic()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = _parser().parse_args(argv)
-    stop = threading.Event()
-    # An event, not an exception: what was started is known when it is taken away. A second Ctrl-C changes nothing.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        code: int = arguments.command(arguments, stop)
-    except AgentError as error:
-        _explain(error.sentence, *filter(None, [error.hint and f"  → {error.hint}"]))
-        return error.exit_code
-    except Stopped:
-        _explain("stopped")
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        sys.stderr.close()  # somebody's `head`; nothing is left to say, and Python would complain at its exit
-        return 128 + signal.SIGPIPE
-    except ModuleNotFoundError as error:
-        _explain(f"{error.name} is missing: install the extra `sandbox`", "  → pip install 'adf-agent[sandbox]'")
-        return 1
-    return code
+    stop = console.stopping()
+    return console.ended("adf-sandbox", lambda: arguments.command(arguments, stop), "sandbox")
 
 
 def _explain(*lines: str) -> None:
@@ -54,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _command(commands, "demo", _demo, "boot examples/hello, show how it went, and take everything away again")
     up = _command(commands, "up", _up, 'serve AWS and instance metadata until stopped: eval "$(adf-sandbox up &)"')
-    up.add_argument("--user-data", type=Path, metavar="FILE", help="what the instance is launched with")
+    up.add_argument("--user-data", type=Path, metavar="FILE", help="the instance's; each boot reads it anew")
     up.add_argument("--tag", type=_tag, action="append", metavar="KEY=VALUE", help="an instance tag; may be repeated")
     up.add_argument("--port", type=int, default=0, help="of AWS; any free one without it")
     up.add_argument("--imds-port", type=int, default=0, metavar="PORT", help="of instance metadata; any free one")
@@ -86,14 +68,16 @@ def _up(arguments: argparse.Namespace, stop: threading.Event) -> int:
 
     before = dict(os.environ)
     machine.isolate()
-    instance = machine.instance(_user_data(arguments.user_data), dict(arguments.tag) if arguments.tag else None)
+    _check_readable(arguments.user_data)
+    instance = machine.instance(arguments.user_data, dict(arguments.tag) if arguments.tag else None)
     with machine.folder() as root, _cloud(instance, arguments) as cloud:
+        machine.furnish(cloud)
         print(machine.shell(machine.environment(cloud, root), before), flush=True)
         # At its end a shell's $( ) goes on, with this process in the background.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _explain(
             f"instance {instance.instance_id}, its metadata on {cloud.imds.endpoint}, AWS on {cloud.endpoint}",
-            f"  until Ctrl-C or: kill {os.getpid()}",
+            f"  in it: the bucket {machine.BUCKET}, the KMS key {machine.KEY}; until Ctrl-C or: kill {os.getpid()}",
         )
         stop.wait()
         removed = _clear(instance.instance_id, root)
@@ -101,9 +85,10 @@ def _up(arguments: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
-def _user_data(path: Path | None) -> bytes | None:
+def _check_readable(path: Path | None) -> None:
     try:
-        return path.read_bytes() if path else None
+        if path:
+            path.read_bytes()
     except OSError as error:
         raise AgentError(f"{path} can't be read: {error.strerror}") from error
 

@@ -37,6 +37,7 @@ class AwsFault:
     times: float = math.inf
     message: str = ""
     seconds: float = 0
+    more: Mapping[str, Any] = field(default_factory=dict)  # members of an answer in JSON
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Front:
         self.closing = threading.Event()
         self._lock = threading.Lock()
         self._moto: Any = DomainDispatcherApplication(create_backend_app)
+        self._table = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer: Iterable[bytes] = self._application(environ)(environ, start_response)
@@ -87,9 +89,14 @@ class Front:
             return self._moto
         if fault := self.ordered_fault(call.name):
             self.closing.wait(min(fault.seconds, threading.TIMEOUT_MAX))
-            return error(call, fault.code, fault.message, fault.status) if fault.code else Response(status=503)
+            if not fault.code:
+                return Response(status=503)
+            return error(call, fault.code, fault.message, fault.status, **fault.more)
         if handler := self.handlers.get(call.name):
             return handler(call, lambda: Response.from_app(self._moto, environ))
+        if call.service == "dynamodb":  # moto takes a failed transaction back over what others wrote meanwhile
+            with self._table:
+                return Response.from_app(self._moto, environ)
         return self._moto
 
 
@@ -117,10 +124,10 @@ def success(call: Call, result: Any = "") -> Response:
     return Response(_xml(body), content_type="text/xml")
 
 
-def error(call: Call, code: str, message: str, status: int = 400) -> Response:
-    """The error *code* in the form that the call's protocol has for it."""
+def error(call: Call, code: str, message: str, status: int = 400, **more: Any) -> Response:
+    """The error *code* in the form that the call's protocol has for it; *more* members of it are JSON's."""
     if call.json:
-        body = json.dumps({"__type": code, "message": message})
+        body = json.dumps({"__type": code, "message": message, **more})
         return Response(body, status, content_type="application/x-amz-json-1.0")
     tree: Any = {"Code": code, "Message": message}
     for name in reversed(ENVELOPES.get(call.service, ENVELOPE)):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -35,7 +36,7 @@ class Instance:
     image_id: str = "ami-0123456789abcdef0"
     type: str = "t3.micro"
     private_ip: str = "127.0.0.1"
-    user_data: bytes | None = None
+    user_data: bytes | Path | None = None  # a file is read anew for each request
     tags: dict[str, str] | None = None  # None: instance tags are not switched on in IMDS
     life_cycle: str = "on-demand"  # or "spot"
     target_lifecycle_state: str | None = None
@@ -88,7 +89,7 @@ def content(instance: Instance, now: datetime) -> dict[str, bytes]:
     """Every path that has a value, as below /latest."""
     facts: dict[str, Fact | None] = {
         "dynamic/instance-identity/document": identity_document(instance),
-        "user-data": instance.user_data,
+        "user-data": user_data.read_bytes() if isinstance(user_data := instance.user_data, Path) else user_data,
         "meta-data/ami-id": instance.image_id,
         "meta-data/autoscaling/target-lifecycle-state": instance.target_lifecycle_state,
         "meta-data/events/recommendations/rebalance": instance.rebalance,

@@ -20,11 +20,20 @@ from adf_agent.sandbox.imds import Instance
 PROXIES = {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}
 LOOPBACK = "127.0.0.1,localhost"
 ANSWER_SECONDS = 10.0
+BUCKET, KEY = "releases", "alias/adf-config"
 
 
-def instance(user_data: bytes | None = None, tags: dict[str, str] | None = None) -> Instance:
+def instance(user_data: bytes | Path | None = None, tags: dict[str, str] | None = None) -> Instance:
     """An instance under an id of its own: containers bear it, and several sandboxes may share one engine."""
     return Instance(instance_id=f"i-{os.urandom(9).hex()[1:]}", user_data=user_data, tags=tags)
+
+
+def furnish(cloud: Cloud) -> None:
+    """Puts into *cloud* what operators have made once: a bucket for releases, and a key for secrets."""
+    place = {"LocationConstraint": cloud.imds.instance.region}
+    cloud.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+    kms = cloud.client("kms")
+    kms.create_alias(AliasName=KEY, TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
 
 
 @contextmanager
