@@ -51,8 +51,7 @@ def resolve(references: Mapping[str, str], clients: Clients, deadline: Deadline)
     Raises ConfigError, which names who asks and the reference.
     """
     for name, reference in references.items():
-        if not re.match("(ssm|secretsmanager):.", reference):  # not shown: it may be a secret in the wrong place
-            raise ConfigError(f"{name} does not refer to ssm:… or secretsmanager:…", hint=f"Correct the Ref of {name}.")
+        check_reference(name, reference)
     texts: dict[str, str] = {}
     for store, most, ask in (("ssm:", 10, _parameters), ("secretsmanager:", 20, _secrets)):  # most: the API's limit
         ids = sorted({ref.removeprefix(store) for ref in references.values() if ref.startswith(store)})
@@ -64,6 +63,12 @@ def resolve(references: Mapping[str, str], clients: Clients, deadline: Deadline)
             f"not found in {clients.region}: {', '.join(missing)}", hint="Create it there, or correct the Ref."
         )
     return {name: texts[reference] for name, reference in references.items()}
+
+
+def check_reference(name: str, reference: str) -> None:
+    """Raises ConfigError where *name* does not refer to anything."""
+    if not re.match("(ssm|secretsmanager):.", reference):  # not shown: it may be a secret in the wrong place
+        raise ConfigError(f"{name} does not refer to ssm:… or secretsmanager:…", hint=f"Correct the Ref of {name}.")
 
 
 def decrypt(app: str, name: str, cipher: bytes, clients: Clients) -> str:

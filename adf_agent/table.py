@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 from adf_agent.errors import ConfigError
@@ -66,19 +67,28 @@ class Table:
                 f"item {REVISION} of {app} has no whole number (N) Revision", hint="Correct it."
             ) from error
 
-    def items(self, place: str, **how: Any) -> list[tuple[str, Attributes]]:
-        """Name and attributes of each item of a partition, but for those that are not config (`#…`)."""
-        request = {
+    def items(self, place: str, after: str = "", most: int | None = None) -> list[tuple[str, Attributes]]:
+        """Name and attributes of a partition's items, by name, but for those that are not config (`#…`).
+
+        With *after* those of greater names alone; with *most* so many of the greatest, the greatest first.
+        """
+        request: dict[str, Any] = {
             "TableName": self.name,
             "KeyConditionExpression": "App = :app",
             "ExpressionAttributeValues": {":app": {"S": place}},
             "ConsistentRead": True,
-            **how,
         }
+        if after:
+            request["KeyConditionExpression"] += " AND #name > :after"
+            request["ExpressionAttributeNames"] = {"#name": "Name"}  # a reserved word
+            request["ExpressionAttributeValues"][":after"] = {"S": after}
+        if most is not None:
+            request |= {"Limit": most, "ScanIndexForward": False}
         with self.asking("Query"):
             answers = pages(self.client.query, request, "LastEvaluatedKey", "ExclusiveStartKey")
             try:
-                return [_parted(item) for page in answers for item in page["Items"] if item["Name"]["S"][:1] != "#"]
+                found = (_parted(item) for page in answers for item in page["Items"] if item["Name"]["S"][:1] != "#")
+                return [*islice(found, most)]
             except KeyError as error:
                 raise ConfigError(
                     f"dynamodb:Query on table {self.name} was answered by something that is not DynamoDB",

@@ -13,7 +13,7 @@ import docker
 import pytest
 from docker.errors import DockerException
 
-pytest_plugins = ["fixtures_agent", "fixtures_cloud", "fixtures_engine"]
+pytest_plugins = ["fixtures_agent", "fixtures_cloud", "fixtures_engine", "fixtures_operator", "fixtures_web"]
 
 NOBODY = 65534
 

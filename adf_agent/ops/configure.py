@@ -9,12 +9,16 @@ from adf_agent import __version__
 TYPE_CHECKING = False  # as in typing, which takes `--help` longer to import than much of what it does
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from adf_agent.ops.app import App
-    from adf_agent.ops.writer import Writer
+    from adf_agent.ops.edit import Change
+    from adf_agent.ops.entries import Entries
+    from adf_agent.ops.history import Revision
+    from adf_agent.table import Snapshot
 
+WHERE = ("-a", "--app", "-r", "--release", "--table")  # may stand before the command
 SHORT = {"-l": "list", "-s": "set", "-d": "unset"}  # as the original adf-config had them
 SECONDS = 300.0  # for all that AWS is asked: fifty writers at once take turns
 
@@ -22,25 +26,30 @@ SECONDS = 300.0  # for all that AWS is asked: fifty writers at once take turns
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command and returns its exit code."""
     parser = _parser()
-    arguments = parser.parse_args(_long([*(sys.argv[1:] if argv is None else argv)]))
+    arguments = parser.parse_args(_command_first([*(sys.argv[1:] if argv is None else argv)]))
     if not arguments.app and arguments.command is not _init:
         parser.error("which app? Name it by -a APP, or by ADF_APP in the environment")
+    if arguments.command is _set and not (arguments.pairs or arguments.secret or arguments.ref):
+        parser.error("set what? NAME=VALUE, --secret NAME or --ref NAME=ssm:/…")
     from adf_agent import console, log  # noqa: PLC0415
 
     log.configure(sys.stderr)
     return console.ended("adf-config", lambda: arguments.command(arguments, console.stopping()) or 0, "ops")
 
 
-def _long(words: "list[str]") -> "list[str]":
-    """The same with the original's short form, where one is the command, spelt out."""
-    first = next((at for at, word in enumerate(words) if word in SHORT or word in SHORT.values()), len(words))
-    return [*words[:first], *(SHORT.get(word, word) for word in words[first : first + 1]), *words[first + 1 :]]
+def _command_first(words: "list[str]") -> "list[str]":
+    """The same with the command before the options that say where, and spelt out where it is the original's."""
+    at = 0
+    while at < len(words) and words[at].partition("=")[0] in WHERE:
+        at += 1 if "=" in words[at] else 2
+    return [*(SHORT.get(word, word) for word in words[at : at + 1]), *words[:at], *words[at + 1 :]]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="adf-config", description="An app's config: looked at and changed.")
+    usage = "adf-config [-a APP] [-r RELEASE] [--table TABLE] COMMAND …"
+    text = "An app's config: looked at and changed. APP may be named by ADF_APP, TABLE by ADF_CONFIG_TABLE."
+    parser = argparse.ArgumentParser(prog="adf-config", usage=usage, description=text)
     parser.add_argument("--version", action="version", version=f"adf-config {__version__}")
-    _place(parser, os.environ.get("ADF_APP", ""), os.environ.get("ADF_CONFIG_TABLE") or "adf-config")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     listed = _command(commands, "list", _list, "every key that a release gets, without secrets (also: -l)")
     _release(listed).add_argument("--reveal", action="store_true", help="show secrets too")
@@ -79,13 +88,10 @@ def _parser() -> argparse.ArgumentParser:
 def _command(commands: "Any", name: str, run: "Callable[..., int | None]", text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(command=run, release=None)
-    _place(parser, argparse.SUPPRESS, argparse.SUPPRESS)  # before the command or after it
-    return parser
-
-
-def _place(parser: argparse.ArgumentParser, app: str, table: str) -> None:
+    app, table = os.environ.get("ADF_APP", ""), os.environ.get("ADF_CONFIG_TABLE") or "adf-config"
     parser.add_argument("-a", "--app", default=app, metavar="APP", help="the app (ADF_APP)")
     parser.add_argument("--table", default=table, metavar="TABLE", help="the table (ADF_CONFIG_TABLE, adf-config)")
+    return parser
 
 
 def _release(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -167,10 +173,97 @@ def _export(arguments: argparse.Namespace, stop: "threading.Event") -> None:
 
 
 def _history(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    import json  # noqa: PLC0415
+
     from adf_agent.ops import history  # noqa: PLC0415
 
-    history.show(_app(arguments, stop), arguments.limit, as_json=arguments.json)
+    app = _app(arguments, stop)
+    found = history.latest(app.table, app.name, arguments.limit)
+    if arguments.json:
+        print(json.dumps([history.shown(each) for each in found], indent=1))
+    else:
+        print(*history.lines(found), sep="\n")
 
 
 def _set(arguments: argparse.Namespace, stop: "threading.Event") -> None:
-    from adf_agent.ops import edit, secrets  # noqa: PLC0415
+    from adf_agent.ops import entries  # noqa: PLC0415
+
+    plain, references = entries.pairs(arguments.pairs), entries.pairs(arguments.ref)
+    new = {**entries.plain(plain), **entries.referred(references)}
+    _assign(_app(arguments, stop), arguments, new, entries.ask(arguments.secret), "set")
+
+
+def _import(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.ops import entries, envfile  # noqa: PLC0415
+
+    texts = envfile.load(arguments.file, arguments.format)
+    secrets, what = entries.chosen(texts, arguments.secret), f"import {arguments.file}"
+    _assign(_app(arguments, stop), arguments, entries.plain(texts), secrets, what)
+
+
+def _assign(app: "App", arguments: argparse.Namespace, new: "Entries", secrets: "Mapping[str, str]", what: str) -> None:
+    from adf_agent.ops import edit, entries  # noqa: PLC0415
+
+    new = {**new, **entries.encrypted(app, secrets, arguments.kms_key)}
+    _change(app, arguments, what, lambda seen: edit.assigned(app.name, arguments.release, seen, new))
+
+
+def _unset(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.ops import edit  # noqa: PLC0415
+
+    app, what, decide = _app(arguments, stop), "unset", edit.removed
+    if arguments.hide:
+        what, decide = "hide", edit.hidden
+    _change(app, arguments, what, lambda seen: decide(app.name, arguments.release, seen, arguments.names))
+
+
+def _promote(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.ops import edit  # noqa: PLC0415
+
+    app, release, names = _app(arguments, stop), arguments.release, arguments.names
+    # Two changes, as each may take all the keys that one can; what the release gets is the same after either.
+    _change(app, arguments, f"promote {release}", lambda seen: edit.promoted(app.name, release, seen, names))
+    arguments.if_revision = None
+    _change(app, arguments, f"promote {release}", lambda seen: edit.emptied(app.name, release, seen, names))
+
+
+def _change(app: "App", arguments: argparse.Namespace, what: str, decide: "Callable[[Snapshot], Change]") -> None:
+    from adf_agent.ops.writer import Writer  # noqa: PLC0415
+
+    _tell(Writer(app, arguments.if_revision).change(what, arguments.release, decide))
+
+
+def _rollback(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.ops import rollback  # noqa: PLC0415
+
+    app, number = _app(arguments, stop), arguments.revision
+    _tell(rollback.rollback(app, number, arguments.if_revision, in_batches=arguments.in_batches))
+
+
+def _tell(written: "list[Revision]") -> None:
+    for each in written:
+        print(f"revision {each.number}: {each.summary}", flush=True)
+    if not written:
+        print("nothing to change", file=sys.stderr)
+
+
+def _clean(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.ops import cleaning  # noqa: PLC0415
+
+    app, release = _app(arguments, stop), arguments.release
+    print(*cleaning.plan(app, release), sep="\n")
+    if not arguments.yes:
+        cleaning.confirm(f"remove them from {app.table.name}?")
+    written = cleaning.clean(app, release)
+    _tell(written)
+    if written:
+        undo = f"adf-config -a {app.name} rollback --in-batches {written[0].number - 1}"
+        print(f"to undo it: {undo}", file=sys.stderr)
+
+
+def _init(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.ops import schema  # noqa: PLC0415
+
+    app = _app(arguments, stop)
+    for line in schema.make(app.table, app.account.client("dynamodb"), app.deadline):
+        print(line, flush=True)

@@ -1,0 +1,84 @@
+"""What an operator gives a key, as items of the table: plain values, references, secrets (never an argument)."""
+
+import getpass
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from adf_agent import secret
+from adf_agent.errors import ConfigError
+from adf_agent.ops.app import App
+from adf_agent.table import Attributes
+
+MOST_BYTES = 4096  # https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html
+Entries = Mapping[str, Attributes]  # by key
+
+
+def pairs(texts: Sequence[str]) -> dict[str, str]:
+    """What stands before and after the first `=` of each. Raises ConfigError; a name given twice is a slip."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{name!r} is given no value", hint="Write NAME=VALUE.")
+        if name in found:
+            raise ConfigError(f"{name} is given twice", hint="Give it once.")
+        found[name] = value
+    return found
+
+
+def plain(texts: Mapping[str, str]) -> Entries:
+    """As they lie in the table, for everybody who may read it."""
+    return {name: {"Value": {"S": text}} for name, text in texts.items()}
+
+
+def referred(texts: Mapping[str, str]) -> Entries:
+    """Of `ssm:/…` and `secretsmanager:…`. Raises ConfigError."""
+    for name, reference in texts.items():
+        secret.check_reference(name, reference)
+    return {name: {"Ref": {"S": reference}} for name, reference in texts.items()}
+
+
+def chosen(texts: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    """Those of *texts* that *names* names. Raises ConfigError where one is not among them."""
+    if missing := [name for name in names if name not in texts]:
+        raise ConfigError(f"the file has no {', '.join(missing)}", hint="--secret names keys of the file.")
+    return {name: texts[name] for name in names}
+
+
+def ask(names: Sequence[str]) -> dict[str, str]:
+    """The texts of *names*: asked for at a terminal, else standard input without its last line end.
+
+    Raises ConfigError.
+    """
+    if sys.stdin.isatty():
+        return {name: getpass.getpass(f"{name}: ") for name in names}
+    if len(names) > 1:
+        raise ConfigError(
+            "one standard input can't hold several secrets", hint="Set them one by one, or `import` them."
+        )
+    try:
+        return {name: sys.stdin.read().removesuffix("\n") for name in names}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the secret {names[0]} is not UTF-8 text", hint="An environment holds text only.") from error
+
+
+def encrypted(app: App, texts: Mapping[str, str], key: str) -> Entries:
+    """Encrypted by the KMS *key*, bound to the app and their names. Raises ConfigError."""
+    call = app.deadline.retry
+    return {name: {"Secret": {"B": call(partial(_encrypt, app, name, text, key))}} for name, text in texts.items()}
+
+
+def _encrypt(app: App, name: str, text: str, key: str) -> bytes:
+    plain, region = text.encode(errors="surrogateescape"), app.table.region
+    if not 0 < len(plain) <= MOST_BYTES:
+        hint = "Keep what is larger in Parameter Store or Secrets Manager, and set it by --ref."
+        raise ConfigError(f"the secret {name} is {len(plain):,} bytes, of 1 to {MOST_BYTES:,} allowed", hint=hint)
+    make = f"Make it (aws kms create-key; aws kms create-alias --alias-name {key} …), or name another by --kms-key."
+    missing = f"there is no KMS key {key} in {region}", make
+    with secret.asking("kms:Encrypt", f"the key {key} in {region}", NotFoundException=missing):
+        context = secret.encryption_context(app.name, name)
+        kms: Any = app.account.client("kms")
+        cipher: bytes = kms.encrypt(KeyId=key, Plaintext=plain, EncryptionContext=context)["CiphertextBlob"]
+    return cipher
