@@ -1,7 +1,6 @@
 """What a command changes is decided right, before anything is written."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pytest
 
@@ -249,7 +248,7 @@ def test_a_change_too_large_for_one_transaction_is_refused(change: Change, there
 
 def test_the_largest_change_is_let_through() -> None:
     """A limit one byte off refuses an import that has always worked."""
-    everything: dict[str, Any] = keys(98, 3_646)
+    everything = keys(98, 3_646)
     assert edit.size(everything, seen(everything)) == 98 * (3 + 4 + 3_646)
     edit.check_size(everything, seen(everything), "")
 

@@ -5,8 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -221,7 +220,8 @@ WHERE = "table adf-config in eu-west-1"
         (
             failing("dynamodb:Query", "ExpiredTokenException"),
             ["unset", "A"],
-            f"dynamodb:Query on {WHERE} was refused: the AWS credentials are expired or not valid (ExpiredTokenException)",
+            f"dynamodb:Query on {WHERE} was refused: "
+            "the AWS credentials are expired or not valid (ExpiredTokenException)",
         ),
         (
             failing("kms:Encrypt", "AccessDeniedException"),
@@ -238,7 +238,7 @@ WHERE = "table adf-config in eu-west-1"
 def test_what_aws_refuses_names_action_and_resource(
     operator: Operator, prepare: Callable[[Operator], None], words: list[str], sentence: str
 ) -> None:
-    """ "An error occurred" at two in the morning, and nobody knows which permission is missing."""
+    """Two in the morning, "an error occurred", and nobody knows which permission is missing."""
     operator.done("set", "A=1")
     prepare(operator)
     if "UpdateTimeToLive" in sentence:
