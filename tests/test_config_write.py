@@ -199,6 +199,7 @@ def failing(action: str, code: str) -> Callable[[Operator], None]:
 
 
 WHERE = "table adf-config in eu-west-1"
+EXPIRED = "the AWS credentials are expired or not valid (ExpiredTokenException)"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ WHERE = "table adf-config in eu-west-1"
         (
             failing("dynamodb:TransactWriteItems", "AccessDeniedException"),
             ["set", "B=1"],
-            f"dynamodb:TransactWriteItems on {WHERE} is denied (no)",
+            f"dynamodb:PutItem, UpdateItem and DeleteItem on {WHERE} is denied (no)",
         ),
         (
             failing("dynamodb:Query", "AccessDeniedException"),
@@ -220,8 +221,7 @@ WHERE = "table adf-config in eu-west-1"
         (
             failing("dynamodb:Query", "ExpiredTokenException"),
             ["unset", "A"],
-            f"dynamodb:Query on {WHERE} was refused: "
-            "the AWS credentials are expired or not valid (ExpiredTokenException)",
+            f"dynamodb:Query on {WHERE} was refused: {EXPIRED}",
         ),
         (
             failing("kms:Encrypt", "AccessDeniedException"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
 import docker
 import pytest
 import requests
@@ -218,6 +219,9 @@ def test_ups_metadata_takes_the_handshake_and_knows_user_data_and_tags(tmp_path:
             requests.get(f"{latest}/{path}", headers=token, timeout=5).text
             for path in ("user-data", "meta-data/tags/instance/ADF_APP", "meta-data/tags/instance/Name")
         ]
+        session, endpoint = boto3.Session("any", "any", region_name="eu-west-1"), environment["AWS_ENDPOINT_URL"]
+        session.client("s3", endpoint_url=endpoint).head_bucket(Bucket="releases")
+        session.client("kms", endpoint_url=endpoint).encrypt(KeyId="alias/adf-config", Plaintext=b"secret")
     assert told == ["RELEASE_URL=https://example.com/v1.tar.gz\n", "web", "a=b"]
 
 

@@ -21,6 +21,7 @@ SEVERAL = "Make several changes of it."
 # Of a transaction's parts: what another one at the same time, or too many of them, are answered with.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 PASSING = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+ACTIONS = "dynamodb:PutItem, UpdateItem and DeleteItem"  # IAM knows a transaction by its parts
 MOVED = "ConditionalCheckFailed"
 
 
@@ -96,7 +97,7 @@ class Writer:
                 if PASSING & reasons:
                     hint = "Others write at the same time; try again."
                     raise ConfigError(f"{where} is busy", hint=hint, cause="dependency", transient=True) from error
-                raise aws.fault(error, ConfigError, "dynamodb:TransactWriteItems", where) from error
+                raise aws.fault(error, ConfigError, ACTIONS, where) from error
 
         self.app.deadline.retry(send)
 
