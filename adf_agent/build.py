@@ -230,4 +230,4 @@ def _failure(output: Output) -> ImageError:
         error = said("The registry of a base image could not be reached.")
         error.cause, error.transient = "dependency", True
         return error
-    return said("The lines below are the build's own; the whole of them is in build.log in the state folder.")
+    return said("See the build's last lines; an instance has all of them in build.log in its state folder.")

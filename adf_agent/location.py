@@ -117,7 +117,7 @@ def _web(url: str, parts: SplitResult) -> Location:
         url,
         "https" if parts.scheme == "https" else "http",
         masked(parts),
-        name=_name(ref or _stem(parts)),
+        name=release_name(ref or _stem(parts)),
         sha256=sha256,
         github=github,
     )
@@ -155,7 +155,7 @@ def _s3(url: str, parts: SplitResult) -> Location:
         url,
         "s3",
         masked(parts),
-        name=_name(_stem(parts)),
+        name=release_name(_stem(parts)),
         sha256=sha256,
         bucket=parts.netloc,
         key=unquote(parts.path)[1:],
@@ -168,7 +168,7 @@ def _file(url: str, parts: SplitResult) -> Location:
     path = unquote(parts.path)
     if parts.netloc or "?" in url or "\0" in path or not _stem(parts):
         raise SettingsError("RELEASE_URL names no file of this machine", hint="Write file:///absolute/path.")
-    return Location(url, "file", url, name=_name(_stem(parts)), sha256=sha256, path=Path(path))
+    return Location(url, "file", url, name=release_name(_stem(parts)), sha256=sha256, path=Path(path))
 
 
 def _docker(url: str, _parts: SplitResult) -> Location:
@@ -184,7 +184,7 @@ def _docker(url: str, _parts: SplitResult) -> Location:
         raise SettingsError(
             "RELEASE_URL names an image without tag or digest", hint="Add :tag, or @sha256:<hex>, which can't be moved."
         )
-    return Location(url, "docker", url, name=_name(tag or digest[:SHORT]), reference=form[0])
+    return Location(url, "docker", url, name=release_name(tag or digest[:SHORT]), reference=form[0])
 
 
 def _pin(url: str) -> str | None:
@@ -214,7 +214,7 @@ def _stem(parts: SplitResult) -> str:
     return re.sub(ARCHIVE_SUFFIX, "", unquote(parts.path).rpartition("/")[2])
 
 
-def _name(text: str) -> str:
+def release_name(text: str) -> str:
     """*text*, a ref or a file's name, as a release name; empty where it makes none."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", text)
     return name if re.fullmatch(NAME, name) and name.strip(".") else ""

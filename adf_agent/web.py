@@ -35,8 +35,8 @@ class Web:
         token = self._token().strip()  # a secret is easily stored with a line's end
         if not (token.isascii() and token.isprintable()):
             raise ReleaseError(
-                "ADF_RELEASE_TOKEN refers to a text that is no token",
-                hint="Store the token alone there, as GitHub shows it.",
+                "the token for GitHub is a text that is no token",
+                hint="Let ADF_RELEASE_TOKEN (adf-release: GH_TOKEN) lead to the token alone, as GitHub shows it.",
             )
         url = self._location.url.partition("#")[0]
         github = self._location.github
@@ -95,7 +95,7 @@ class Web:
             return self._session.get(
                 url,
                 headers={"User-Agent": f"adf-agent/{__version__}", **headers},
-                auth=_Login(token if urlsplit(url).scheme == "https" else ""),  # never in the clear
+                auth=Login(token if urlsplit(url).scheme == "https" else ""),  # never in the clear
                 stream=True,
                 allow_redirects=False,
                 timeout=TIMEOUT,
@@ -104,7 +104,7 @@ class Web:
             raise _unanswered(error, url) from error
 
 
-class _Login(requests.auth.AuthBase):
+class Login(requests.auth.AuthBase):
     """The token, else the URL's user and password, else nothing: requests would look into ~/.netrc by itself."""
 
     def __init__(self, token: str) -> None:
@@ -185,7 +185,9 @@ def _refusal(response: requests.Response, location: Location, token: bool) -> Re
     hint = "See that the URL is right."
     if location.github or "api.github.com" in location.shown:
         hint = (
-            "GitHub answers 404 for what a token may not see." if token else "If it is private, set ADF_RELEASE_TOKEN."
+            "GitHub answers 404 for what a token may not see."
+            if token
+            else "If it is private, set ADF_RELEASE_TOKEN; for adf-release, GH_TOKEN."
         )
     elif status in (requests.codes.unauthorized, requests.codes.forbidden):
         hint = "A presigned URL may have expired; s3:// uses the instance's own role."

@@ -13,7 +13,14 @@ import docker
 import pytest
 from docker.errors import DockerException
 
-pytest_plugins = ["fixtures_agent", "fixtures_cloud", "fixtures_engine", "fixtures_operator", "fixtures_web"]
+pytest_plugins = [
+    "fixtures_agent",
+    "fixtures_cloud",
+    "fixtures_engine",
+    "fixtures_operator",
+    "fixtures_repository",
+    "fixtures_web",
+]
 
 NOBODY = 65534
 

@@ -2,14 +2,17 @@
 
 import contextlib
 import io
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
 
-from adf_agent.ops import configure
+from adf_agent.ops import account, configure
+from adf_agent.ops.account import Account
 from adf_agent.sandbox.cloud import Cloud
 
 TABLE = "adf-config"
@@ -99,7 +102,14 @@ def office() -> Iterator[Operator]:
         for name, value in environment(cloud).items():
             patch.setenv(name, value)
         patch.delenv("AWS_PROFILE", raising=False)
+        # One account for each who calls: to make its clients takes longer than all that a command does.
+        known = cache(lambda _: Account())
+        patch.setattr(account, "Account", lambda: known(frozenset(_of_aws())))
         yield Operator(cloud)
+
+
+def _of_aws() -> Iterator[tuple[str, str]]:
+    return ((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
 
 
 def environment(cloud: Cloud) -> dict[str, str]:

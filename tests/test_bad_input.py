@@ -311,13 +311,13 @@ def test_a_docker_that_may_not_be_used_is_no_reason_to_wait(machine: Machine, un
 
 
 @contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """A real registry on loopback; yields its address."""
+def registry(folder: Path, more: str = "") -> Iterator[str]:
+    """A real registry on loopback, with *more* lines in its configuration; yields its address."""
     port = free_port()
     configuration = folder / "registry.yml"
     configuration.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/registry}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
+        f"storage:\n  filesystem: {{rootdirectory: {folder}/registry}}\n{more}"
     )
     with subprocess.Popen(["docker-registry", "serve", configuration], stderr=subprocess.DEVNULL) as process:
         try:

@@ -150,6 +150,9 @@ def test_bad_input_is_one_sentence_and_nothing_written(
     "words",
     [
         [],
+        ["diff"],
+        ["diff", "v1", "v2", "v3"],
+        ["diff", "v1", "v2", "--file", "-"],
         ["set"],
         ["unset"],
         ["import"],

@@ -20,6 +20,7 @@ import boto3
 import pytest
 import requests
 from fixtures_agent import app, tarball
+from fixtures_web import plain, surfer
 from web import Answer, Asked, Web
 
 from adf_agent import release, store
@@ -36,49 +37,12 @@ OLD, NEW = (hashlib.sha256(seed).digest() * 100 for seed in (b"old", b"new"))  #
 CUT = 1000
 PIN = f"#sha256={'0' * 64}"  # whether it is the digest's is asked by obtain, not by fetch
 SECRET = "hunter2"
-HOSTS = (
-    "github.com", "api.github.com", "codeload.github.com", "objects.example", "releases.example", "other.example",
-)  # fmt: skip
 SILENCE_SECONDS = 30.0  # how long a server that hangs does so, where nobody hangs up
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "release.tar"
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of its own authority for HOSTS, and its key, in one file."""
-    folder = tmp_path_factory.mktemp("certificate")
-    names = ",".join(f"DNS:{host}" for host in HOSTS)
-    key = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out crt.pem"
-    extensions = f"-subj /CN=test -addext subjectAltName={names} -addext keyUsage=critical,digitalSignature,keyCertSign"
-    subprocess.run([*key.split(), *extensions.split()], cwd=folder, check=True, capture_output=True)
-    pem = folder / "both.pem"
-    pem.write_bytes((folder / "key.pem").read_bytes() + (folder / "crt.pem").read_bytes())
-    return pem
-
-
-@pytest.fixture
-def internet(certificate: Path) -> Iterator[Web]:
-    """The hosts of HOSTS, by a proxy that is all of them."""
-    with Web(certificate) as server:
-        yield server
-
-
-def plain() -> requests.Session:
-    """A session that knows nothing of this machine's proxies, certificates and logins."""
-    session = requests.Session()
-    session.trust_env = False
-    return session
-
-
-def surfer(internet: Web) -> requests.Session:
-    session = plain()
-    session.proxies = {"http": internet.url, "https": internet.url}
-    session.verify = str(internet.certificate)
-    return session
 
 
 def on_web(url: str) -> WebSource:

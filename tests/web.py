@@ -25,6 +25,8 @@ class Answer:
 class Asked:
     path: str
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 Route = Callable[[Asked], Answer]
@@ -33,6 +35,8 @@ Route = Callable[[Asked], Answer]
 class Web:
     """A context manager. `web.routes["/v1.tar.gz"]` answers that path; what was asked is kept in *asked*.
 
+    `web.routes["POST /v1"]` and `["DELETE /v1"]` answer those.
+
     For a client whose proxy it is, it is every host (`web.routes["https://github.com/v1.tar.gz"]`), with TLS by the
     *certificate* and key of that file.
     """
@@ -40,7 +44,7 @@ class Web:
     def __init__(self, certificate: Path | None = None) -> None:
         self.certificate = certificate
         self.routes: dict[str, Route] = {}
-        self.posts = Answer(405)  # what any POST is answered with, as AWS's JSON services are asked
+        self.posts = Answer(405)  # what any other POST is answered with, as AWS's JSON services are asked
         self.asked: list[Asked] = []
         self._server = _Server(self)
         self.host = f"127.0.0.1:{self._server.server_port}"
@@ -99,8 +103,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.request.close()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._answer(self.server.web.posts)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        asked = Asked(self.origin + self.path, dict(self.headers.items()), self.command, body)
+        route = self.server.web.routes.get(f"{self.command} {asked.path.partition('?')[0]}")
+        if route:
+            self.server.web.asked.append(asked)
+        self._answer(route(asked) if route else self.server.web.posts)
+
+    def do_DELETE(self) -> None:
+        self.do_POST()
 
     def _answer(self, answer: Answer) -> None:
         self.send_response(answer.status)

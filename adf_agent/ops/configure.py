@@ -5,6 +5,7 @@ import os
 import sys
 
 from adf_agent import __version__
+from adf_agent.ops.layout import Layout
 
 TYPE_CHECKING = False  # as in typing, which takes `--help` longer to import than much of what it does
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         parser.error("which app? Name it by -a APP, or by ADF_APP in the environment")
     if arguments.command is _set and not (arguments.pairs or arguments.secret or arguments.ref):
         parser.error("set what? NAME=VALUE, --secret NAME or --ref NAME=ssm:/…")
+    if arguments.command is _diff and len(arguments.releases) not in ((0, 1) if arguments.file else (1, 2)):
+        parser.error("diff what? Two releases, one to compare with the base, or --file FILE with one or none")
     from adf_agent import console, log  # noqa: PLC0415
 
     log.configure(sys.stderr)
@@ -48,7 +51,7 @@ def _command_first(words: "list[str]") -> "list[str]":
 def _parser() -> argparse.ArgumentParser:
     usage = "adf-config [-a APP] [-r RELEASE] [--table TABLE] COMMAND …"
     text = "An app's config: looked at and changed. APP may be named by ADF_APP, TABLE by ADF_CONFIG_TABLE."
-    parser = argparse.ArgumentParser(prog="adf-config", usage=usage, description=text)
+    parser = argparse.ArgumentParser(prog="adf-config", usage=usage, description=text, formatter_class=Layout)
     parser.add_argument("--version", action="version", version=f"adf-config {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     listed = _command(commands, "list", _list, "every key that a release gets, without secrets (also: -l)")
@@ -86,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: "Any", name: str, run: "Callable[..., int | None]", text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    about = text[0].upper() + text[1:] + "."
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=about, formatter_class=Layout)
     parser.set_defaults(command=run, release=None)
     app, table = os.environ.get("ADF_APP", ""), os.environ.get("ADF_CONFIG_TABLE") or "adf-config"
     parser.add_argument("-a", "--app", default=app, metavar="APP", help="the app (ADF_APP)")

@@ -1,16 +1,18 @@
 """The command `adf-release`: made, built once, verified. What only one command needs is imported there."""
 
 import argparse
-import os
 import sys
 
 from adf_agent import __version__
+from adf_agent.ops.layout import Layout
 
 TYPE_CHECKING = False  # as in typing, which takes `--help` longer to import than much of what it does
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
     from typing import Any
+
+    from adf_agent.notation import Limits
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
@@ -23,7 +25,9 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="adf-release", description="Releases: made, built once, verified.")
+    parser = argparse.ArgumentParser(
+        prog="adf-release", description="Releases: made, built once, verified.", formatter_class=Layout
+    )
     parser.add_argument("--version", action="version", version=f"adf-release {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     made = _command(commands, "create", _create, "make a release of a git commit, and deliver it")
@@ -33,19 +37,54 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--to", default=".", metavar="PLACE", help=places)
     made.add_argument("--allow-dirty", action="store_true", help="leave out what is not committed, knowingly")
     built = _command(commands, "build", _build, "build a release's image once, and push it to a registry")
+    built.description = (
+        f"{built.description} Prints the image's own RELEASE_URL. What the repository has of this release already is "
+        "not built again. The Docker engine is left as it was, but for the builder's cache; logins are Docker's own."
+    )
     built.add_argument("url", metavar="RELEASE_URL")
     built.add_argument("--push", required=True, metavar="REGISTRY/REPOSITORY", help="where the image goes")
     built.add_argument("--builder", choices=["auto", "buildkit", "classic"], default="auto", help="as ADF_BUILDER")
+    _bounds(built)
     checked = _command(commands, "verify", _verify, "find what an instance would refuse, before it does")
     checked.add_argument("url", metavar="RELEASE_URL")
     checked.add_argument("--json", action="store_true", help="for programs")
+    _bounds(checked)
     return parser
 
 
 def _command(commands: "Any", name: str, run: "Callable[..., int | None]", text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    about = text[0].upper() + text[1:] + "."
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=about, formatter_class=Layout)
     parser.set_defaults(command=run)
     return parser
+
+
+def _bounds(parser: argparse.ArgumentParser) -> None:
+    """The options that say how long it may take and how much a release may hold, as a boot's settings do."""
+    parser.add_argument("--timeout", type=_duration, default="15m", metavar="TIME", help="for all of it (%(default)s)")
+    text = "what the AMI sets as ADF_ARCHIVE_LIMIT, if anything: members=200000,bytes=10g,ratio=250"
+    parser.add_argument("--archive-limit", type=_limits, default="", metavar="LIMITS", help=text)
+
+
+def _duration(text: str) -> float:
+    from adf_agent import notation  # noqa: PLC0415
+
+    return float(_told(lambda: notation.duration(text)))
+
+
+def _limits(text: str) -> "Limits":
+    from adf_agent import notation  # noqa: PLC0415
+
+    limits: Limits = _told(lambda: notation.Limits.parse(text))
+    return limits
+
+
+def _told(parse: "Callable[[], Any]") -> "Any":
+    """What *parse* returns; what it refuses is said as it says it, which argparse does of this one error alone."""
+    try:
+        return parse()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _create(arguments: argparse.Namespace, stop: "threading.Event") -> None:
@@ -56,12 +95,16 @@ def _create(arguments: argparse.Namespace, stop: "threading.Event") -> None:
 
 
 def _build(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.deadline import Deadline  # noqa: PLC0415
     from adf_agent.ops import build  # noqa: PLC0415
 
-    print(build.build(arguments.url, arguments.push, arguments.builder, stop))
+    deadline = Deadline(arguments.timeout, stop)
+    print(build.build(arguments.url, arguments.push, arguments.builder, arguments.archive_limit, deadline))
 
 
 def _verify(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.deadline import Deadline  # noqa: PLC0415
     from adf_agent.ops import verify  # noqa: PLC0415
 
-    verify.verify(arguments.url, stop, as_json=arguments.json)
+    deadline = Deadline(arguments.timeout, stop)
+    verify.verify(arguments.url, arguments.archive_limit, deadline, as_json=arguments.json)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import measures
+import operators
 import releases
 import report
 import service
@@ -74,6 +75,8 @@ def _measure(here: World, *, quick: bool) -> tuple[list[Row], dict[str, list[tup
     rows.append(measures.status(here, 20 if quick else 40))
     _say("the daemon in service")
     rows += service.rows(here, hello, runs)
+    _say("the operators' commands")
+    rows += operators.rows(here, runs)
     return rows, profiles
 
 

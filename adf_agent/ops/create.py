@@ -1,0 +1,126 @@
+"""`adf-release create`: a release of a commit, checked as an instance would, and delivered."""
+
+import math
+import threading
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from adf_agent import archive, location
+from adf_agent.archive import Archive
+from adf_agent.background import Task
+from adf_agent.deadline import Deadline
+from adf_agent.errors import ReleaseError
+from adf_agent.notation import Limits
+from adf_agent.ops import package
+from adf_agent.ops.bases import bases
+from adf_agent.ops.delivery import S3, Folder, Place, deliver
+from adf_agent.ops.package import File
+from adf_agent.ops.repository import Repository
+
+SECONDS = 900.0  # for all of the delivery: 5 GB, the most that S3 takes at once, at 50 Mbit/s
+TARBALL, NOTE = ".tar.gz", ".release.json"
+
+
+def create(ref: str, name: str | None, to: str, stop: threading.Event, *, allow_dirty: bool) -> str:
+    """The RELEASE_URL of the release of the commit *ref*, delivered *to* its place. Raises AgentError, Stopped.
+
+    *name* is the release's, None for that of the tag on the commit.
+    """
+    repository = Repository(Path())
+    commit = repository.commit(ref)
+    if not allow_dirty:
+        _check_clean(repository, commit)
+    name = name if name is not None else _name(repository, ref, commit)
+    _check_name(name, name)
+    place = _place(to, name, commit)
+    _check_name(name, location.parse(place.url(name + TARBALL)).name)
+    with TemporaryDirectory(prefix="adf-release-") as folder:
+        files = _packed(repository, commit, Path(folder, name), stop)
+        deadline = Deadline(SECONDS, stop)
+        for file in files:  # the tarball first: where it is refused, no note of it is left
+            deliver(place, file, deadline)
+        return f"{place.url(name + TARBALL)}#sha256={files[0].digest}"
+
+
+def _check_clean(repository: Repository, commit: str) -> None:
+    """Raises ReleaseError where files of the work tree differ from *commit* though it is what lies there."""
+    changes = repository.changes()
+    if commit != repository.commit("HEAD") or not (left_out := [path for path in changes if not _made(path, changes)]):
+        return
+    raise ReleaseError(
+        f"{package.some(left_out, 'file')} would be left out of the release, or come as in the last commit",
+        hint="Commit or ignore them; --allow-dirty makes the release of the commit all the same.",
+    )
+
+
+def _made(path: str, changes: list[str]) -> bool:
+    """Whether it is a release that was delivered into the work tree: not there, the same command twice would fail."""
+    stem = path.removesuffix(TARBALL).removesuffix(NOTE)
+    return stem != path and {stem + TARBALL, stem + NOTE} <= {*changes}
+
+
+def _name(repository: Repository, ref: str, commit: str) -> str:
+    """The name of *ref* where it is a tag, else of the only tag on *commit*, else the commit's first digits."""
+    tags = repository.tags(commit)
+    asked = ref.removeprefix("refs/").removeprefix("tags/")
+    if asked in tags:
+        tags = [asked]
+    if len(tags) > 1:
+        hint = "Choose one by --ref TAG, or another name by --name."
+        raise ReleaseError(f"the commit has {package.some(tags, 'tag')}, each of which could name it", hint=hint)
+    if tags and not location.release_name(tags[0]):
+        raise ReleaseError(f"tag {tags[0]!r} makes no release name: it is too long", hint="Choose another by --name.")
+    return location.release_name(tags[0]) if tags else commit[: location.SHORT]
+
+
+def _check_name(name: str, derived: str) -> None:
+    """Raises ReleaseError where an instance would call the release *derived*, not *name*."""
+    if not name or derived != location.release_name(derived) or name != derived:
+        hint = "Letters, digits, . _ and -, 100 at most, and neither an archive's suffix nor a whole digest."
+        raise ReleaseError(f"{name!r} can't be a release's name", hint=hint)
+
+
+def _place(to: str, name: str, commit: str) -> Place:
+    if to.startswith("github:"):
+        from adf_agent.ops.github import GitHub  # noqa: PLC0415
+
+        return GitHub.parse(to, name, commit)
+    if to.startswith("s3://"):
+        from adf_agent.ops.account import Account  # noqa: PLC0415  a third of a second that a folder does not need
+
+        return S3.parse(to, lambda: Account().client("s3"))
+    if "://" in to or not to:
+        hint = "Write --to FOLDER, s3://bucket/prefix or github:owner/repository."
+        raise ReleaseError(f"a release can't be delivered to {to!r}", hint=hint)
+    return Folder(to)
+
+
+def _packed(repository: Repository, commit: str, stem: Path, stop: threading.Event) -> tuple[File, File]:
+    """The tarball, which an instance would take, and the note about it; *stem* is their path without suffix."""
+    path, note = stem.with_name(stem.name + TARBALL), stem.with_name(stem.name + NOTE)
+    with repository.archive(commit, stem.parent, stop) as chunks:
+        package.tarball(chunks, path)
+    checked = Task(lambda: _checked(repository, commit, path)).result(Deadline(math.inf, stop))
+    made = File.of(path, "application/gzip")
+    package.describe(
+        note,
+        name=stem.name,
+        commit=commit,
+        digest=made.digest,
+        size=made.size,
+        time=repository.time(commit),
+        base_images=_bases(repository, commit, checked),
+    )
+    return made, File.of(note, "application/json")
+
+
+def _checked(repository: Repository, commit: str, path: Path) -> Archive:
+    checked = archive.inspect(path, Limits())
+    package.check_whole(path, repository, commit)
+    return checked
+
+
+def _bases(repository: Repository, commit: str, checked: Archive) -> list[str]:
+    build = checked.manifest.build
+    dockerfile = repository.file(commit, str(PurePosixPath(checked.top, build.dockerfile)))
+    return bases(dockerfile, build.args)
