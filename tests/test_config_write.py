@@ -117,6 +117,8 @@ def test_a_secret_never_lies_in_the_clear(operator: Operator) -> None:
     [
         (["set", "A"], "", "'A' is given no value"),
         (["set", "A=1", "A=2"], "", "A is given twice"),
+        (["set", "A=1", "--ref", "A=ssm:/a"], "", "A is given twice"),
+        (["set", "A=1", "--secret", "A"], "", "A is given twice"),
         (["set", "A-B=1"], "", "config key 'A-B' of web can't be the name of an environment variable"),
         (["set", "1A=1"], "", "config key '1A' of web can't be the name of an environment variable"),
         (["set", f"A={'x' * 131_070}"], "", "config key A is 131,072 bytes, of 131,071 allowed"),
@@ -150,6 +152,11 @@ def test_bad_input_is_one_sentence_and_nothing_written(
     "words",
     [
         [],
+        ["list", "-a", "web#history"],
+        ["list", "-a", "x" * 101],
+        ["set", "-r", "", "A=1"],
+        ["clean", ""],
+        ["diff", "a@b"],
         ["diff"],
         ["diff", "v1", "v2", "v3"],
         ["diff", "v1", "v2", "--file", "-"],

@@ -16,16 +16,21 @@ Entries = Mapping[str, Attributes]  # by key
 
 
 def pairs(texts: Sequence[str]) -> dict[str, str]:
-    """What stands before and after the first `=` of each. Raises ConfigError; a name given twice is a slip."""
-    found: dict[str, str] = {}
+    """What stands before and after the first `=` of each. Raises ConfigError."""
+    found: list[tuple[str, str]] = []
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"{name!r} is given no value", hint="Write NAME=VALUE.")
-        if name in found:
-            raise ConfigError(f"{name} is given twice", hint="Give it once.")
-        found[name] = value
-    return found
+        found.append((name, value))
+    check_once([name for name, _ in found])
+    return dict(found)
+
+
+def check_once(names: Sequence[str]) -> None:
+    """Raises ConfigError where a name is among *names* twice."""
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"{', '.join(sorted(twice))} is given twice", hint="Give it once.")
 
 
 def plain(texts: Mapping[str, str]) -> Entries:
