@@ -10,8 +10,9 @@ from adf_agent.errors import AgentError
 # What botocore's standard retry mode treats as throttling or transient, and the services' own names for it.
 # https://docs.aws.amazon.com/boto3/latest/guide/retries.html
 TRANSIENT = frozenset({
-    "InternalError", "InternalFailure", "InternalServerError", "InternalServiceError", "InternalServiceErrorException",
-    "KMSInternalException", "LimitExceededException", "PriorRequestNotComplete",
+    "ContinuousBackupsUnavailableException", "InternalError", "InternalFailure", "InternalServerError",
+    "InternalServiceError", "InternalServiceErrorException", "KMSInternalException", "LimitExceededException",
+    "PriorRequestNotComplete",
     "ProvisionedThroughputExceededException", "RequestLimitExceeded", "RequestThrottled", "RequestThrottledException",
     "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable", "ServiceUnavailableException", "SlowDown",
     "Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException",

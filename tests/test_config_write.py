@@ -86,6 +86,15 @@ def test_a_table_written_by_hand_is_gone_on_with(operator: Operator) -> None:
     assert operator.config()["web"] == {"A": "by hand", "bad name": "x"}
 
 
+def test_a_revision_set_back_by_hand_is_told(operator: Operator) -> None:
+    """A table restored by half: each change is tried again until the deadline, or writes over the history."""
+    operator.done("set", "A=1")
+    operator.done("set", "A=2")
+    operator.put("web", "#revision", Revision={"N": "1"})
+    sentence = "the history of web has a later revision than #revision says: somebody set that back by hand"
+    assert operator.refused("set", "A=3") == sentence
+
+
 def test_a_change_may_be_bound_to_a_revision(operator: Operator) -> None:
     """Two people change the same key after reading the same page; the first change is gone without a word."""
     operator.done("set", "--if-revision", "0", "A=1")

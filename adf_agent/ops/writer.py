@@ -92,14 +92,22 @@ class Writer:
                 client.transact_write_items(**request)
             except aws.faults() as error:
                 reasons = _reasons(error)
-                if MOVED in reasons:
+                if reasons[:1] == [MOVED]:
                     raise _MovedError from error
-                if PASSING & reasons:
+                if reasons[1:2] == [MOVED]:
+                    raise self._written_before() from error
+                if PASSING.intersection(reasons):
                     hint = "Others write at the same time; try again."
                     raise ConfigError(f"{where} is busy", hint=hint, cause="dependency", transient=True) from error
                 raise aws.fault(error, ConfigError, ACTIONS, where) from error
 
         self.app.deadline.retry(send)
+
+    def _written_before(self) -> ConfigError:
+        return ConfigError(
+            f"the history of {self.app.name} has a later revision than {REVISION} says: somebody set that back by hand",
+            hint=f"See the last revision with `history`, and give {REVISION} of {self.app.name} its number.",
+        )
 
     def _check_revision(self, seen: Snapshot) -> None:
         if self.if_revision not in (None, seen.revision or 0):
@@ -161,5 +169,6 @@ def _user() -> str:
         return "?"
 
 
-def _reasons(error: Exception) -> set[str]:
-    return {each.get("Code", "") for each in getattr(error, "response", {}).get("CancellationReasons", ())}
+def _reasons(error: Exception) -> list[str]:
+    """Why a transaction was cancelled, by its parts in their order: the revision, its history, the keys."""
+    return [each.get("Code", "") for each in getattr(error, "response", {}).get("CancellationReasons", ())]
