@@ -16,6 +16,7 @@ from adf_agent.secret import Clients as SecretClients
 from adf_agent.table import FORMS, DynamoDB, Form, Key, Origin, Snapshot, Table, content, partitions
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+NAME_LIMIT = 1024  # DynamoDB's, of a range key
 VALUE_LIMIT = 131_071  # bytes of NAME=value: Linux' MAX_ARG_STRLEN, 32 pages of 4 KiB, less the closing NUL
 # execve(2) gives environment, arguments and the pointers to them a quarter of the stack's limit together: 2 MiB of the
 # usual 8. Half of that is left to the pointers, the image's own ENV and the command.
@@ -144,8 +145,8 @@ def _entry(key: Key, origin: Origin, seen: Snapshot) -> Entry:
 
 def check_name(key: Key) -> None:
     """Raises ConfigError where no environment variable can have the name."""
-    if not NAME.fullmatch(key[1]):
-        hint = "Rename it: letters, digits and _, and no digit first."
+    if not NAME.fullmatch(key[1]) or len(key[1]) > NAME_LIMIT:
+        hint = f"Rename it: letters, digits and _, no digit first, {NAME_LIMIT} at most."
         raise ConfigError(f"config key {key[1]!r} of {key[0]} can't be the name of an environment variable", hint=hint)
 
 

@@ -1,5 +1,6 @@
 """How a command speaks and ends: errors as a sentence and a hint, on standard error, and their exit codes."""
 
+import errno
 import signal
 import sys
 import threading
@@ -7,11 +8,13 @@ from collections.abc import Callable
 
 from adf_agent.errors import AgentError, Stopped
 
+UNWRITABLE = {errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT}
+
 
 def ended(command: str, call: Callable[[], int], extra: str = "") -> int:
     """The exit code of *call*, which is *command*'s; its modules may be in the package's *extra*."""
     try:
-        return call()
+        return _answered(command, call)
     except AgentError as error:
         explain(command, error.sentence, *filter(None, [error.hint]))
         return error.exit_code
@@ -28,6 +31,21 @@ def ended(command: str, call: Callable[[], int], extra: str = "") -> int:
             raise
         explain(command, f"{error.name} is missing: install the extra `{extra}`", f"pip install 'adf-agent[{extra}]'")
         return 1
+
+
+def _answered(command: str, call: Callable[[], int]) -> int:
+    """The exit code of *call*, once standard output has taken its answer."""
+    try:
+        code = call()
+        if sys.stdout:  # none where it is closed
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename:
+            raise
+        explain(command, f"the answer can't be written: {error.strerror}", "What was to be done is done.")
+        sys.stdout = None  # Python would try again at its exit
+        return 1
+    return code
 
 
 def explain(command: str, sentence: str, *hints: str) -> None:

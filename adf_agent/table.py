@@ -98,21 +98,23 @@ class Table:
                 ) from error
 
     def asking(self, action: str) -> AbstractContextManager[None]:
-        where, make = (
-            f"{self.name} in {self.region}",
-            f"Make it with {SCHEMA}, or name another one by ADF_CONFIG_TABLE.",
-        )
+        where, another = f"{self.name} in {self.region}", "name another one by ADF_CONFIG_TABLE."
         return asking(
             f"dynamodb:{action}",
             f"table {where}",
-            ResourceNotFoundException=(f"there is no config table {where}", make),
-            ValidationException=(f"table {where} can't be read by {SCHEMA}", make),
+            ResourceNotFoundException=(f"there is no config table {where}", f"Make it (adf-config init), or {another}"),
+            ValidationException=(f"table {where} can't be read by {SCHEMA}", f"Make one with those, or {another}"),
         )
 
 
 def partitions(app: str, release: str | None) -> dict[Origin, str]:
     """The hash keys that *release* is configured under; the overlay's keys outrank the base's."""
-    return {"base": app} if release is None else {"base": app, "overlay": f"{app}@{release}"}
+    return {"base": app} if release is None else {"base": app, "overlay": own(app, release)}
+
+
+def own(app: str, release: str | None) -> str:
+    """The hash key of what *release* alone has: its overlay, or without one the base."""
+    return app if release is None else f"{app}@{release}"
 
 
 def content(key: Key, attributes: Attributes) -> tuple[Form, Any]:

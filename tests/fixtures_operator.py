@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -35,16 +34,16 @@ class Operator:
 
     def __call__(self, *words: str, typed: str | bytes = "") -> Ran:
         """Runs `adf-config -a web WORDS…`, with *typed* on its standard input, which is no terminal."""
-        out, err = io.StringIO(), io.StringIO()
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for encoding in ("ascii", "utf-8"))
         raw = typed.encode() if isinstance(typed, str) else typed
-        with pytest.MonkeyPatch.context() as patch, _signals_kept():
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8", newline=""))
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
                     code = configure.main(["-a", "web", *words])
                 except SystemExit as usage:
                     code = int(str(usage.code))
-        return Ran(code, out.getvalue(), err.getvalue())
+        return Ran(code, _said(out), _said(err))
 
     def done(self, *words: str, typed: str | bytes = "") -> str:
         """The same where it must go well; returns its standard output."""
@@ -84,15 +83,9 @@ class Operator:
         self.cloud.client("dynamodb").put_item(TableName=TABLE, Item={**key, **attributes})
 
 
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    handlers = [signal.getsignal(number) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
+def _said(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,26 @@
 """The larger steps: a release's keys become everybody's, go with it, or come back; the table is made."""
 
 import itertools
+import json
 import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from fixtures_operator import TABLE, Operator
+from werkzeug.wrappers import Response
 
 from adf_agent import fleetrecord
-from adf_agent.sandbox.front import AwsFault
+from adf_agent.deadline import Deadline
+from adf_agent.ops import cleaning, history
+from adf_agent.ops.account import Account
+from adf_agent.ops.app import App
+from adf_agent.sandbox.front import AwsFault, Call, Then
 
 COMMAND = [sys.executable, "-c", "import sys; from adf_agent.ops.configure import main; sys.exit(main())", "-a", "web"]
 GONE = "adf-config -a web rollback --in-batches"
@@ -49,7 +56,8 @@ def test_the_keys_of_a_former_release_go_and_can_come_back(operator: Operator) -
     told(operator, "i-1", "v42")
     told(operator, "i-2", "v41", hours=2.1)
     ran = operator("clean", "v41", "--yes")
-    assert (ran.code, ran.err) == (0, f"to undo it: {GONE} 3\n")
+    undo = f"{GONE} --if-revision 4 3"
+    assert (ran.code, ran.err) == (0, f"to undo it, as long as nothing else is changed: {undo}\n")
     plan, *reasons, done = ran.out.splitlines()
     assert plan == "2 keys of web@v41, which no other release reads, would go:"
     assert [reason.split(maxsplit=1) for reason in reasons] == [
@@ -59,8 +67,9 @@ def test_the_keys_of_a_former_release_go_and_can_come_back(operator: Operator) -
     assert done == "revision 4: web@v41: -HOST -OLD"
     assert operator.config() == {"web": {"HOST": "a"}, "web@v42": {"HOST": "c"}}
     assert operator.refused("clean", "v41", "--yes") == "web@v41 holds no key"
-    operator.done("rollback", "--in-batches", "3")
+    operator.done(*undo.split()[3:])
     assert operator.config()["web@v41"] == {"HOST": "b", "OLD": "1"}
+    assert operator.refused(*undo.split()[3:]) == "web is at revision 5, not 4: nothing was changed"
 
 
 def test_a_release_that_still_runs_keeps_its_keys(operator: Operator) -> None:
@@ -78,7 +87,11 @@ def test_a_release_that_still_runs_keeps_its_keys(operator: Operator) -> None:
     for instance_id in ours[:6]:
         told(operator, instance_id, group="web")
     told(operator, "i-alone")
+    asked = operator.cloud.calls["autoscaling:DescribeAutoScalingInstances"]
+    for number in range(50):  # more than may be asked for at once
+        told(operator, f"i-{number:017}", group="web")
     sentence = operator.refused("clean", "v41", "--yes")
+    assert operator.cloud.calls["autoscaling:DescribeAutoScalingInstances"] == asked + 2
     assert sentence.endswith(" and 3 more: nothing was removed")
     assert sentence.count(" (in service)") == 5
 
@@ -112,6 +125,17 @@ def test_an_instance_that_comes_up_between_plan_and_yes_is_seen(operator: Operat
     assert process.returncode == 13
     assert "v41 still runs on i-new (in service)" in err
     assert operator.config() == {"web@v41": {"A": "1"}}
+
+
+def test_what_was_not_shown_does_not_go(operator: Operator) -> None:
+    """A key that a colleague sets while the plan is read goes with a yes that was not meant for it."""
+    operator.done("set", "-r", "v41", "A=1")
+    app = App("web", Account().table(TABLE), Account(), Deadline(20, threading.Event()))
+    planned = cleaning.plan(app, "v41")
+    operator.done("set", "-r", "v41", "NEW=1")
+    [written] = cleaning.clean(app, "v41", planned)
+    assert written.summary == "web@v41: -A"
+    assert operator.config() == {"web@v41": {"NEW": "1"}}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +184,7 @@ def test_many_keys_go_and_come_back_in_batches(crowded: Operator) -> None:
     assert crowded.config() == {"web": before["web"]}
     assert crowded.refused("rollback", "1") == "200 keys would change, of 98 at once"
     back = crowded.done("rollback", "1", "--in-batches").splitlines()
-    assert [line.count(" +") for line in back] == [98, 98, 4]
+    assert [line.count(" +") + line.count(" !") for line in back] == [98, 98, 4]
     assert crowded.config() == before
     ran = crowded("rollback", "1", "--in-batches")
     assert (ran.code, ran.out, ran.err) == (0, "", "nothing to change\n")
@@ -179,7 +203,7 @@ def test_a_clean_up_that_broke_off_is_gone_on_with(crowded: Operator) -> None:
     ordered, crowded.cloud.front.ordered_fault = crowded.cloud.front.ordered_fault, deny  # type: ignore[method-assign]
     broken = crowded("clean", "v41", "--yes")
     crowded.cloud.front.ordered_fault = ordered  # type: ignore[method-assign]
-    assert (broken.code, "is denied (no)" in broken.err) == (13, True)
+    assert (broken.code, "is denied (no)" in broken.err, "\nrevision 2: " in broken.out) == (13, True, True)
     assert len(crowded.config()["web@v41"]) == 102
     assert "would go" in crowded.done("clean", "v41", "--yes")
     assert crowded.config() == {"web": before["web"]}
@@ -201,6 +225,28 @@ def test_a_release_is_promoted_without_its_config_changing(operator: Operator) -
     assert operator.done("promote", "v42", "A") == "revision 8: web: ~A\nrevision 9: web@v42: -A\n"
     assert operator.config()["web@v42"] == {"GONE": True, "NEW": "2"}
     assert operator.refused("promote", "v42", "A") == "web@v42 has no A"
+
+
+def test_several_changes_may_be_bound_to_a_revision(crowded: Operator) -> None:
+    """A second half that is refused by the revision that the first one made."""
+    crowded.done("set", "-r", "v42", "A=1")
+    assert crowded.done("promote", "--if-revision", "2", "v42").count("revision") == 2
+    assert len(crowded.done("clean", "v41", "--yes").splitlines()) == 204
+    assert crowded.done("rollback", "--in-batches", "--if-revision", "7", "4").count("revision") == 3
+    assert crowded.refused("rollback", "--in-batches", "--if-revision", "7", "4").startswith(
+        "web is at revision 10, not 7"
+    )
+
+
+def test_an_undo_is_offered_for_the_clean_up_alone(operator: Operator) -> None:
+    """The line that undoes a clean-up, pasted a day later, undoes a day's work of others."""
+    operator.done("set", "A=1", "B=1")
+    operator.done("set", "A=2")
+    operator.done("set", "A=3")
+    app = App("web", Account().table(TABLE), Account(), Deadline(20, threading.Event()))
+    third, second, first = history.latest(app.table, "web", 3)
+    assert cleaning.undo(app, [first, second]).endswith(": adf-config -a web rollback --in-batches --if-revision 2 0")
+    assert cleaning.undo(app, [first, third]) == "others changed the config meanwhile: see `history` before a rollback"
 
 
 def test_a_promotion_that_broke_off_is_gone_on_with(operator: Operator) -> None:
@@ -229,6 +275,39 @@ def test_the_table_is_made_once_and_made_right(bare_operator: Operator) -> None:
     assert operator.config() == {"web": {"A": "1"}}
 
 
+def test_a_table_that_expires_something_else_is_no_table_of_ours(operator: Operator) -> None:
+    """Records of dead instances that keep a release alive for ever, in a table that was said to be right."""
+    client = operator.cloud.client("dynamodb")
+    specification = {"Enabled": True, "AttributeName": "Ttl"}
+    client.update_time_to_live(TableName=TABLE, TimeToLiveSpecification=specification)
+    assert operator.refused("init") == "the time to live of table adf-config is Ttl, not Expires"
+
+
+def test_what_is_right_already_is_left_alone(operator: Operator) -> None:
+    """A recovery period of one day, made 35 by the second `init`, and billed."""
+    before = operator.cloud.calls["dynamodb:UpdateContinuousBackups"]
+    operator.done("init")
+    assert operator.cloud.calls["dynamodb:UpdateContinuousBackups"] == before > 0
+
+
+def test_a_table_in_the_making_is_waited_for(bare_operator: Operator) -> None:
+    """An `init` that fails since a table takes some seconds."""
+    answers = iter(["CREATING", "ACTIVE"])
+
+    def not_yet(_: Call, then: Then) -> Response:
+        answer = then()
+        facts = json.loads(answer.get_data())
+        facts["Table"]["TableStatus"] = next(answers)
+        return Response(json.dumps(facts), answer.status, answer.headers)
+
+    bare_operator.cloud.front.handlers["dynamodb:DescribeTable"] = not_yet
+    try:
+        bare_operator.done("init")
+    finally:
+        del bare_operator.cloud.front.handlers["dynamodb:DescribeTable"]
+    assert next(answers, None) is None
+
+
 @pytest.fixture
 def nobody(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> Operator:
     """Somebody who has not logged in to AWS yet."""
@@ -254,5 +333,5 @@ def test_who_has_no_account_is_told_what_is_missing(
         monkeypatch.setenv(name, value)
     ran = nobody("set", "A=1")
     first, hint = ran.err.splitlines()
-    assert (ran.code, first) == (1, f"adf-config: {sentence}")
+    assert (ran.code, first) == (10, f"adf-config: {sentence}")
     assert hint.startswith("  → ")

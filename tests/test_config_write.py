@@ -1,22 +1,27 @@
 """`adf-config` changes a config whole, with its revision and history, or not at all."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures_operator import TABLE, Operator, environment
+from fixtures_operator import TABLE, Operator
 
 from adf_agent import config
 from adf_agent.deadline import Deadline
 from adf_agent.ops.account import Account
+from adf_agent.ops.app import App
+from adf_agent.ops.edit import assigned
+from adf_agent.ops.entries import pairs, plain
+from adf_agent.ops.writer import PASSING, Writer
 from adf_agent.sandbox.front import AwsFault
 
+CANCELLED = "TransactionCanceledException"
 CONFLICT = {"CancellationReasons": [{"Code": "None"}, {"Code": "TransactionConflict"}]}
 CANARY = "canary-5f2a"
 COMMAND = [sys.executable, "-c", "import sys; from adf_agent.ops.configure import main; sys.exit(main())"]
@@ -34,6 +39,12 @@ def revision(operator: Operator, app: str = "web") -> int:
     return int(answer["Item"]["Revision"]["N"]) if "Item" in answer else 0
 
 
+def desk() -> App:
+    """The app as a command has it."""
+    made = Account()
+    return App("web", made.table(TABLE), made, Deadline(120, threading.Event()))
+
+
 def read(release: str | None = None) -> dict[str, str]:
     """What a container would get, as the agent reads it."""
     clients = Account().config()
@@ -46,7 +57,7 @@ def test_a_change_is_one_revision_with_its_history(operator: Operator) -> None:
     assert operator.done("set", "-r", "v42", "HOST=b") == "revision 2: web@v42: +HOST\n"
     assert operator.done("set", "HOST=c", "PORT=1") == "revision 3: web: ~HOST\n"
     assert operator.done("unset", "PORT") == "revision 4: web: -PORT\n"
-    assert operator.done("unset", "--hide", "-r", "v42", "HOST") == "revision 5: web@v42: ~HOST\n"
+    assert operator.done("unset", "--hide", "-r", "v42", "HOST") == "revision 5: web@v42: !HOST\n"
     assert operator.config() == {"web": {"HOST": "c"}, "web@v42": {"HOST": True}}
     assert (read(), read("v42"), revision(operator)) == ({"HOST": "c"}, {}, 5)
     told = history(operator)
@@ -111,11 +122,11 @@ def test_a_secret_never_lies_in_the_clear(operator: Operator) -> None:
         AliasName="alias/adf-config", TargetKeyId=operator.cloud.client("kms").create_key()["KeyMetadata"]["KeyId"]
     )
     operator.done("set", "--secret", "PASSWORD", "HOST=db", typed=f"{CANARY}\n")
-    operator.done("set", "--secret", "PEM", "-r", "v42", typed=f"{CANARY}\nsecond line\n\n")
+    operator.done("set", "--secret", "PEM", "-r", "v42", typed=f"{CANARY}\r\nsecond line\n\n")
     operator.done("set", "--ref", "TOKEN=ssm:/web/token")
     operator.cloud.client("ssm").put_parameter(Name="/web/token", Value="t", Type="SecureString")
     assert CANARY not in str(operator.held()) + str(history(operator))
-    assert read("v42") == {"HOST": "db", "PASSWORD": CANARY, "PEM": f"{CANARY}\nsecond line\n", "TOKEN": "t"}
+    assert read("v42") == {"HOST": "db", "PASSWORD": CANARY, "PEM": f"{CANARY}\r\nsecond line\n", "TOKEN": "t"}
     operator.done("unset", "PASSWORD")
     operator.done("rollback", "3")
     assert read()["PASSWORD"] == CANARY
@@ -124,7 +135,7 @@ def test_a_secret_never_lies_in_the_clear(operator: Operator) -> None:
 @pytest.mark.parametrize(
     ("words", "typed", "sentence"),
     [
-        (["set", "A"], "", "'A' is given no value"),
+        (["set", "A=1", CANARY], "", "there is no = in the 2. of what is to be set"),
         (["set", "A=1", "A=2"], "", "A is given twice"),
         (["set", "A=1", "--ref", "A=ssm:/a"], "", "A is given twice"),
         (["set", "A=1", "--secret", "A"], "", "A is given twice"),
@@ -132,13 +143,14 @@ def test_a_secret_never_lies_in_the_clear(operator: Operator) -> None:
         (["set", "1A=1"], "", "config key '1A' of web can't be the name of an environment variable"),
         (["set", f"A={'x' * 131_070}"], "", "config key A is 131,072 bytes, of 131,071 allowed"),
         (["set", *(f"K{n}=" for n in range(99))], "", "99 keys would change, of 98 at once"),
-        (["set", *(f"K{n}={'x' * 120_000}" for n in range(3))], "", "351 KiB would change, of 350 at once"),
+        (["set", *(f"K{n}={'x' * 120_000}" for n in range(3))], "", "360,015 bytes would change, of 358,400 at once"),
         (["set", "--ref", f"A={CANARY}"], "", "A does not refer to ssm:… or secretsmanager:…"),
         (["set", "--secret", "A", "--secret", "B"], CANARY, "one standard input can't hold several secrets"),
         (["set", "--secret", "A"], CANARY, "there is no KMS key alias/adf-config in eu-west-1"),
-        (["set", "--secret", "A"], "", "the secret A is 0 bytes, of 1 to 4,096 allowed"),
-        (["set", "--secret", "A"], CANARY * 400, "the secret A is 4,400 bytes, of 1 to 4,096 allowed"),
-        (["set", "--secret", "A"], b"\xff\xfe", "the secret A is not UTF-8 text"),
+        (["set", "--secret", "A"], "", "the secret A is empty"),
+        (["set", "--secret", "A"], CANARY * 400, "the secret A is 4,099 bytes, of 4,096 allowed"),
+        (["set", "--secret", "A"], b"\xff\xfe", "the secret A is not UTF-8 text, or holds a NUL"),
+        (["set", "--secret", "A"], f"{CANARY}\0", "the secret A is not UTF-8 text, or holds a NUL"),
         (["unset", "NONE"], "", "web has no NONE"),
         (["unset", "-r", "v42", "A"], "", "web@v42 has no A"),
         (["unset", "--hide", "A"], "", "a key is hidden from a release: none is named"),
@@ -165,6 +177,7 @@ def test_bad_input_is_one_sentence_and_nothing_written(
         ["list", "-a", "x" * 101],
         ["set", "-r", "", "A=1"],
         ["clean", ""],
+        ["history", "--limit", "0"],
         ["diff", "a@b"],
         ["diff"],
         ["diff", "v1", "v2", "v3"],
@@ -273,21 +286,72 @@ def test_a_caller_that_sts_does_not_know_is_named_by_the_key(operator: Operator)
     assert history(operator)[0]["by"] == "sandbox"
 
 
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidClientTokenId"])
+def test_a_caller_that_has_to_log_in_again_is_told_so(operator: Operator, code: str) -> None:
+    """A change under nobody's name, or a traceback, where `aws sso login` would do."""
+    operator.cloud.faults = [AwsFault("sts:*", code, 403)]
+    ran = operator("set", "A=1")
+    sentence = f"sts:GetCallerIdentity on * was refused: the AWS credentials are expired or not valid ({code})"
+    assert (ran.code, ran.err.splitlines()[0]) == (13, f"adf-config: {sentence}")
+
+
+@pytest.mark.parametrize("reason", sorted(PASSING))
+def test_a_busy_table_is_tried_again(operator: Operator, reason: str) -> None:
+    """A change refused since somebody else was at it, or since there were too many."""
+    why = {"CancellationReasons": [{"Code": reason}, {"Code": "None"}]}
+    operator.cloud.faults = [AwsFault("dynamodb:TransactWriteItems", CANCELLED, times=2, more=why)]
+    assert operator.done("set", "A=1") == "revision 1: web: +A\n"
+
+
+def test_text_of_any_language_goes_in_and_out(operator: Operator, tmp_path: Path) -> None:
+    """A name with an accent that ends in a traceback, or in a question mark inside the container."""
+    (tmp_path / "caf\udce9.env").write_text("NAME=José\n")
+    operator.done("import", str(tmp_path / "caf\udce9.env"))
+    assert operator.done("get", "NAME") == "José\n"
+    assert operator.done("export") == "NAME='José'\n"
+    assert history(operator)[0]["what"].endswith("caf?.env")
+    assert operator.refused("set", "--ref", "R=ssm:/\udcff") == "the value of R is not UTF-8 text"
+
+
+def test_an_export_of_a_release_that_is_none_says_so(operator: Operator) -> None:
+    """A pipeline that deploys the base's config for months, by a letter too many."""
+    operator.done("set", "A=1")
+    ran = operator("export", "-r", "v24")
+    assert (ran.code, ran.out, ran.err) == (0, "A=1\n", "web@v24 holds no key: is v24 the release's name?\n")
+
+
+def test_ctrl_c_ends_a_question_at_once(operator: Operator) -> None:
+    """A prompt that nobody gets out of but by answering it."""
+    script = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)"  # a terminal of its own, which Ctrl-C comes from
+    command = [sys.executable, "-c", script, *COMMAND, "-a", "web", "set", "--secret", "A"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.read(3) == b"A: "
+        process.stdin.write(b"\x03")
+        process.stdin.flush()
+        assert process.wait(30) == 130
+    assert operator.config() == {}
+
+
+@pytest.mark.parametrize(("stdout", "code"), [("/dev/full", 1), ("&-", 0)])
+def test_an_answer_that_can_not_be_written_is_a_sentence(operator: Operator, stdout: str, code: int) -> None:
+    """A traceback on a full disk, after which nobody knows whether the change was made."""
+    shell = ["bash", "-c", f'exec "$@" >{stdout}', "bash", *COMMAND, "-a", "web", "set", "A=1"]
+    ran = subprocess.run(shell, capture_output=True, text=True, check=False)
+    said = "adf-config: the answer can't be written: No space left on device\n  → What was to be done is done.\n"
+    assert (ran.returncode, ran.stderr) == (code, said if code else "")
+    assert operator.config() == {"web": {"A": "1"}}
+
+
 def test_a_lost_answer_does_not_make_two_revisions_of_a_change(operator: Operator) -> None:
     """A change told twice in the history, or refused by the revision that it made itself."""
     sent: list[Mapping[str, Any]] = []
-    account = Account()
-    client = account.client("dynamodb")
-    client.meta.events.register(
-        "provide-client-params.dynamodb.TransactWriteItems", lambda params, **_: sent.append(params)
-    )
-    from adf_agent.ops.app import App  # noqa: PLC0415
-    from adf_agent.ops.edit import assigned  # noqa: PLC0415
-    from adf_agent.ops.writer import Writer  # noqa: PLC0415
-
+    at = desk()
+    events = at.account.client("dynamodb").meta.events
+    events.register("provide-client-params.dynamodb.TransactWriteItems", lambda params, **_: sent.append(params))
     operator.cloud.faults = [AwsFault("dynamodb:TransactWriteItems", "", times=4)]  # botocore tries three times itself
-    app = App("web", account.table(TABLE), account, Deadline(20, threading.Event()))
-    Writer(app, 0).change("set", None, lambda seen: assigned("web", None, seen, {"A": {"Value": {"S": "1"}}}))
+    Writer(at, 0).change("set", None, lambda seen: assigned("web", None, seen, plain({"A": "1"})))
     assert len(sent) == 2
     assert sent[0]["ClientRequestToken"] == sent[1]["ClientRequestToken"]
     assert revision(operator) == 1
@@ -295,12 +359,8 @@ def test_a_lost_answer_does_not_make_two_revisions_of_a_change(operator: Operato
 
 def test_fifty_writers_lose_nothing(operator: Operator) -> None:
     """The change of the one who came second is gone, or refused: fifty jobs of a pipeline set a key each."""
-    operator.cloud.faults = [
-        AwsFault("dynamodb:TransactWriteItems", "TransactionCanceledException", times=40, more=CONFLICT)
-    ]
-    env = {**os.environ, **environment(operator.cloud)}
-    halves: list[str] = []
-    done = threading.Event()
+    operator.cloud.faults = [AwsFault("dynamodb:TransactWriteItems", CANCELLED, times=40, more=CONFLICT)]
+    at, halves, done = desk(), list[str](), threading.Event()
 
     def boot() -> None:
         """An agent that reads all the while: BOTH and ALIKE are always written together."""
@@ -308,20 +368,24 @@ def test_fifty_writers_lose_nothing(operator: Operator) -> None:
             found = read()
             halves.extend([str(found)] if found.get("BOTH") != found.get("ALIKE") else [])
 
-    def start(number: int) -> subprocess.CompletedProcess[str]:
-        words = ["set", "-a", "web", f"KEY{number}={number}", f"BOTH={number}", f"ALIKE={number}"]
-        return subprocess.run([*COMMAND, *words], env=env, capture_output=True, text=True, check=False, timeout=250)
+    def command(number: int) -> str:
+        """Eight are processes of their own; to start fifty takes two cores half a minute."""
+        words = [f"{name}={number}" for name in (f"KEY{number}", "BOTH", "ALIKE")]
+        if number < 8:
+            ran = subprocess.run([*COMMAND, "set", "-a", "web", *words], capture_output=True, text=True, check=False)
+            return ran.stdout or ran.stderr
+        new = plain(pairs(words))
+        [written] = Writer(at).change("set", None, lambda seen: assigned("web", None, seen, new))
+        return f"revision {written.number}: "
 
     with ThreadPoolExecutor(51) as pool:
         reading = pool.submit(boot)
-        ran = [*pool.map(start, range(50))]
+        said = [*pool.map(command, range(50))]
         done.set()
         reading.result()
-    assert [each.stderr for each in ran if each.returncode] == []
+    assert sorted(line.split(":")[0] for line in said) == sorted(f"revision {number}" for number in range(1, 51))
     assert halves == []
     held = operator.config()["web"]
     assert {name: held[name] for name in held if name.startswith("KEY")} == {f"KEY{n}": str(n) for n in range(50)}
-    told = history(operator)
-    assert [each["revision"] for each in told] == [*range(50, 0, -1)]
+    assert [each["revision"] for each in history(operator)] == [*range(50, 0, -1)]
     assert revision(operator) == 50
-    assert sorted(each.stdout.split()[1] for each in ran) == sorted(f"{number}:" for number in range(1, 51))

@@ -1,37 +1,51 @@
 """The clean-up after a roll: a former release's own keys go, once no instance runs it any more."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from adf_agent.errors import AgentError, ConfigError
 from adf_agent.ops import edit, fleet
 from adf_agent.ops.app import App
+from adf_agent.ops.edit import Change
+from adf_agent.ops.held import one_line
 from adf_agent.ops.history import Revision
 from adf_agent.ops.writer import Writer
-from adf_agent.table import Snapshot, partitions
+from adf_agent.table import Snapshot, own
 
 NAMED = 5  # instances in a sentence
 
 
-def plan(app: App, release: str) -> Iterator[str]:
-    """What would go and why, line by line. Raises ConfigError where there is nothing, or an instance runs *release*."""
+def plan(app: App, release: str) -> dict[str, str]:
+    """The keys that would go, and why each. Raises ConfigError where there are none, or an instance runs *release*."""
     _refuse_live(app, release)
-    reasons = edit.why(app.name, release, app.seen(release))
-    yield f"{len(reasons)} keys of {partitions(app.name, release)['overlay']}, which no other release reads, would go:"
-    yield from (f"  {name:<40} {reason}" for name, reason in reasons.items())
+    return edit.why(app.name, release, app.seen(release))
 
 
-def clean(app: App, release: str) -> list[Revision]:
-    """Removes them, in as many changes as it takes. Raises ConfigError, and what has gone by then has its revisions."""
-    # An overlay that is empty in the end is what was wanted; at the start it was refused by the plan.
-    return Writer(app).write_all(f"clean {release}", partial(_look, app, release))
+def lines(app: App, release: str, planned: Mapping[str, str]) -> Iterator[str]:
+    """The plan for people."""
+    yield f"{len(planned)} keys of {own(app.name, release)}, which no other release reads, would go:"
+    yield from (f"  {one_line(name):<40} {reason}" for name, reason in planned.items())
 
 
-def _look(app: App, release: str) -> tuple[Snapshot, edit.Change]:
+def clean(app: App, release: str, names: Collection[str]) -> Iterator[Revision]:
+    """Removes *names*, in as many changes as it takes, and gives each revision. Raises ConfigError."""
+    return Writer(app).write_all(f"clean {release}", partial(_look, app, release, names))
+
+
+def _look(app: App, release: str, names: Collection[str]) -> tuple[Snapshot, Change]:
     _refuse_live(app, release)  # before each change: one may have been launched meanwhile
     seen = app.seen(release)
-    return seen, edit.cleaned(app.name, release, seen)
+    return seen, edit.cleaned(app.name, release, seen, names)
+
+
+def undo(app: App, written: Sequence[Revision]) -> str:
+    """What to type to have *written* undone, and nothing else."""
+    numbers = [each.number for each in written]
+    if numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
+        return "others changed the config meanwhile: see `history` before a rollback"
+    command = f"adf-config -a {app.name} rollback --in-batches --if-revision {numbers[-1]} {numbers[0] - 1}"
+    return f"to undo it, as long as nothing else is changed: {command}"
 
 
 def confirm(question: str) -> None:
@@ -45,7 +59,7 @@ def confirm(question: str) -> None:
 
 def _refuse_live(app: App, release: str) -> None:
     if found := fleet.live(app, release):
-        names = ", ".join(f"{each.instance_id} ({each.phase})" for each in found[:NAMED])
+        names = ", ".join(f"{one_line(each.instance_id)} ({one_line(each.phase)})" for each in found[:NAMED])
         more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise ConfigError(
             f"{release} still runs on {names}{more}: nothing was removed",

@@ -7,8 +7,8 @@ from adf_agent.ops import options
 
 TYPE_CHECKING = False  # as in typing, which takes `--help` longer to import than much of what it does
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
 
     from adf_agent.ops.app import App
     from adf_agent.ops.edit import Change
@@ -22,25 +22,31 @@ SECONDS = 300.0  # for all that AWS is asked: fifty writers at once take turns
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = options.parse(sys.argv[1:] if argv is None else argv)
-    from adf_agent import console, log  # noqa: PLC0415
+    from adf_agent import console, log, status  # noqa: PLC0415
 
+    out: Any = sys.stdout
+    if out:  # none where it is closed
+        out.reconfigure(encoding="utf-8")  # as a container gets it, whatever this terminal's locale
+    status.tolerate(sys.stderr)
     log.configure(sys.stderr)
-    stop = console.stopping()
 
     def run() -> int:
-        COMMANDS[arguments.command](_app(arguments, stop), arguments)
+        COMMANDS[arguments.command](_app(arguments), arguments)
         return 0
 
     return console.ended("adf-config", run, "ops")
 
 
-def _app(arguments: argparse.Namespace, stop: "threading.Event") -> "App":
+def _app(arguments: argparse.Namespace) -> "App":
+    import threading  # noqa: PLC0415
+
     from adf_agent.deadline import Deadline  # noqa: PLC0415
     from adf_agent.ops.account import Account  # noqa: PLC0415
     from adf_agent.ops.app import App  # noqa: PLC0415
 
     account = Account()
-    return App(arguments.app, account.table(arguments.table), account, Deadline(SECONDS, stop))
+    # Nothing sets the event: a change is whole or not there, so Ctrl-C may end anything at once, also a question.
+    return App(arguments.app, account.table(arguments.table), account, Deadline(SECONDS, threading.Event()))
 
 
 def _list(app: "App", arguments: argparse.Namespace) -> None:
@@ -67,9 +73,11 @@ def _diff(app: "App", arguments: argparse.Namespace) -> None:
 
 
 def _export(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import envfile  # noqa: PLC0415
+    from adf_agent.ops import envfile, held  # noqa: PLC0415
 
-    resolved = app.resolved(arguments.release, app.seen(arguments.release))
+    seen = app.seen(arguments.release)
+    resolved = app.resolved(arguments.release, seen)
+    held.doubt(app, arguments.release, seen)
     sys.stdout.write(envfile.write(resolved.environment(), arguments.format))
 
 
@@ -83,6 +91,8 @@ def _history(app: "App", arguments: argparse.Namespace) -> None:
         print(json.dumps([history.shown(each) for each in found], indent=1))
     else:
         print(*history.lines(found), sep="\n", end="\n" if found else "")
+    if not found:
+        print(f"no change of {app.name} is known", file=sys.stderr)
 
 
 def _set(app: "App", arguments: argparse.Namespace) -> None:
@@ -106,14 +116,16 @@ def _assign(app: "App", arguments: argparse.Namespace, new: "Entries", secrets: 
     from adf_agent.ops import edit, entries  # noqa: PLC0415
 
     new = {**new, **entries.encrypted(app, secrets, arguments.kms_key)}
-    _change(app, arguments, what, lambda seen: edit.assigned(app.name, arguments.release, seen, new))
+    release, bound = arguments.release, arguments.if_revision
+    _change(app, release, what, lambda seen: edit.assigned(app.name, release, seen, new), bound)
 
 
 def _unset(app: "App", arguments: argparse.Namespace) -> None:
     from adf_agent.ops import edit  # noqa: PLC0415
 
     what, decide = ("hide", edit.hidden) if arguments.hide else ("unset", edit.removed)
-    _change(app, arguments, what, lambda seen: decide(app.name, arguments.release, seen, arguments.names))
+    release, bound = arguments.release, arguments.if_revision
+    _change(app, release, what, lambda seen: decide(app.name, release, seen, arguments.names), bound)
 
 
 def _promote(app: "App", arguments: argparse.Namespace) -> None:
@@ -121,15 +133,17 @@ def _promote(app: "App", arguments: argparse.Namespace) -> None:
 
     release, names = arguments.release, arguments.names
     # Two changes, as each may take all the keys that one can; what the release gets is the same after either.
-    _change(app, arguments, f"promote {release}", lambda seen: edit.promoted(app.name, release, seen, names))
-    arguments.if_revision = None
-    _change(app, arguments, f"promote {release}", lambda seen: edit.emptied(app.name, release, seen, names))
+    what, bound = f"promote {release}", arguments.if_revision
+    _change(app, release, what, lambda seen: edit.promoted(app.name, release, seen, names), bound)
+    _change(app, release, what, lambda seen: edit.emptied(app.name, release, seen, names))
 
 
-def _change(app: "App", arguments: argparse.Namespace, what: str, decide: "Callable[[Snapshot], Change]") -> None:
+def _change(
+    app: "App", release: "str | None", what: str, decide: "Callable[[Snapshot], Change]", bound: "int | None" = None
+) -> None:
     from adf_agent.ops.writer import Writer  # noqa: PLC0415
 
-    _tell(Writer(app, arguments.if_revision).change(what, arguments.release, decide))
+    _tell(Writer(app, bound).change(what, release, decide))
 
 
 def _rollback(app: "App", arguments: argparse.Namespace) -> None:
@@ -138,25 +152,26 @@ def _rollback(app: "App", arguments: argparse.Namespace) -> None:
     _tell(rollback.rollback(app, arguments.revision, arguments.if_revision, in_batches=arguments.in_batches))
 
 
-def _tell(written: "list[Revision]") -> None:
+def _tell(written: "Iterable[Revision]") -> "list[Revision]":
+    told = []
     for each in written:
         print(f"revision {each.number}: {each.summary}", flush=True)
-    if not written:
+        told.append(each)
+    if not told:
         print("nothing to change", file=sys.stderr)
+    return told
 
 
 def _clean(app: "App", arguments: argparse.Namespace) -> None:
     from adf_agent.ops import cleaning  # noqa: PLC0415
 
     release = arguments.release
-    print(*cleaning.plan(app, release), sep="\n")
+    planned = cleaning.plan(app, release)
+    print(*cleaning.lines(app, release, planned), sep="\n", flush=True)
     if not arguments.yes:
         cleaning.confirm(f"remove them from {app.table.name}?")
-    written = cleaning.clean(app, release)
-    _tell(written)
-    if written:
-        undo = f"adf-config -a {app.name} rollback --in-batches {written[0].number - 1}"
-        print(f"to undo it: {undo}", file=sys.stderr)
+    if written := _tell(cleaning.clean(app, release, planned)):
+        print(cleaning.undo(app, written), file=sys.stderr)
 
 
 def _init(app: "App", _: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import getpass
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from adf_agent import secret
 from adf_agent.errors import ConfigError
@@ -15,13 +15,17 @@ MOST_BYTES = 4096  # https://docs.aws.amazon.com/kms/latest/APIReference/API_Enc
 Entries = Mapping[str, Attributes]  # by key
 
 
+class Encrypts(Protocol):
+    def encrypt(self, **request: Any) -> Any: ...
+
+
 def pairs(texts: Sequence[str]) -> dict[str, str]:
     """What stands before and after the first `=` of each. Raises ConfigError."""
     found: list[tuple[str, str]] = []
-    for text in texts:
+    for at, text in enumerate(texts, 1):
         name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"{name!r} is given no value", hint="Write NAME=VALUE.")
+        if not equals:  # not shown: it may be a secret in the wrong place
+            raise ConfigError(f"there is no = in the {at}. of what is to be set", hint="Write NAME=VALUE.")
         found.append((name, value))
     check_once([name for name, _ in found])
     return dict(found)
@@ -57,16 +61,18 @@ def ask(names: Sequence[str]) -> dict[str, str]:
 
     Raises ConfigError.
     """
+    if not names:
+        return {}
+    if sys.stdin is None:
+        raise ConfigError("there is no standard input to read a secret from", hint="Pipe it in, or use a terminal.")
     if sys.stdin.isatty():
         return {name: getpass.getpass(f"{name}: ") for name in names}
     if len(names) > 1:
         raise ConfigError(
             "one standard input can't hold several secrets", hint="Set them one by one, or `import` them."
         )
-    try:
-        return {name: sys.stdin.read().removesuffix("\n") for name in names}
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the secret {names[0]} is not UTF-8 text", hint="An environment holds text only.") from error
+    content = sys.stdin.buffer.read(MOST_BYTES + 3)  # with the line end, and as it came: a certificate may have \r\n
+    return {names[0]: content.removesuffix(b"\n").removesuffix(b"\r").decode(errors="surrogateescape")}
 
 
 def encrypted(app: App, texts: Mapping[str, str], key: str) -> Entries:
@@ -76,14 +82,24 @@ def encrypted(app: App, texts: Mapping[str, str], key: str) -> Entries:
 
 
 def _encrypt(app: App, name: str, text: str, key: str) -> bytes:
-    plain, region = text.encode(errors="surrogateescape"), app.table.region
-    if not 0 < len(plain) <= MOST_BYTES:
+    region = app.table.region
+    try:
+        plain = text.encode()
+    except UnicodeEncodeError:  # it holds the secret: nothing is raised from it
+        plain = b"\0"
+    if b"\0" in plain:
+        raise ConfigError(
+            f"the secret {name} is not UTF-8 text, or holds a NUL", hint="An environment holds text only."
+        )
+    if not plain:
+        raise ConfigError(f"the secret {name} is empty", hint="Type it, or pipe it in; KMS encrypts one byte at least.")
+    if len(plain) > MOST_BYTES:
         hint = "Keep what is larger in Parameter Store or Secrets Manager, and set it by --ref."
-        raise ConfigError(f"the secret {name} is {len(plain):,} bytes, of 1 to {MOST_BYTES:,} allowed", hint=hint)
+        raise ConfigError(f"the secret {name} is {len(plain):,} bytes, of {MOST_BYTES:,} allowed", hint=hint)
     make = f"Make it (aws kms create-key; aws kms create-alias --alias-name {key} …), or name another by --kms-key."
     missing = f"there is no KMS key {key} in {region}", make
     with secret.asking("kms:Encrypt", f"the key {key} in {region}", NotFoundException=missing):
         context = secret.encryption_context(app.name, name)
-        kms: Any = app.account.client("kms")
+        kms: Encrypts = app.account.client("kms")
         cipher: bytes = kms.encrypt(KeyId=key, Plaintext=plain, EncryptionContext=context)["CiphertextBlob"]
     return cipher

@@ -35,6 +35,8 @@ KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a lis
 def load(path: str, kind: Format) -> dict[str, str]:
     """What the file at *path* holds, by name; `-` is standard input. Raises ConfigError, as `read`."""
     source = "standard input" if path == "-" else path
+    if path == "-" and sys.stdin is None:
+        raise ConfigError("there is no standard input", hint="Name a file, or pipe it in.")
     try:
         with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)

@@ -2,12 +2,17 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from adf_agent import aws, fleetrecord
 from adf_agent.errors import ConfigError
 from adf_agent.fleetrecord import FleetRecord
 from adf_agent.ops.app import App
+
+
+class DescribesInstances(Protocol):
+    def describe_auto_scaling_instances(self, **request: Any) -> Any: ...
+
 
 AT_ONCE = 50  # https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeAutoScalingInstances.html
 
@@ -34,6 +39,6 @@ def _groups(app: App, instance_ids: Sequence[str]) -> Iterator[tuple[str, str]]:
     for start in range(0, len(instance_ids), AT_ONCE):
         some = instance_ids[start : start + AT_ONCE]
         with aws.asking(ConfigError, "autoscaling:DescribeAutoScalingInstances", "*"):
-            client: Any = app.account.client("autoscaling")
+            client: DescribesInstances = app.account.client("autoscaling")
             found = client.describe_auto_scaling_instances(InstanceIds=[*some])["AutoScalingInstances"]
         yield from ((each["InstanceId"], each["AutoScalingGroupName"]) for each in found)

@@ -1,6 +1,7 @@
 """What a release gets for a key, as far as whoever asks may see it, and as one line shows it."""
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from adf_agent import config
 from adf_agent.config import Entry
 from adf_agent.ops.app import App
 from adf_agent.secret import check_reference
-from adf_agent.table import Form, Snapshot, partitions
+from adf_agent.table import Form, Snapshot, own
 
 MASK, HIDDEN = "***", "(hidden)"
 
@@ -64,8 +65,13 @@ def gets(app: App, release: str | None, seen: Snapshot, *, reveal: bool) -> dict
 
 def is_empty(app: App, release: str | None, seen: Snapshot) -> bool:
     """Whether *release* is named, and has no key of its own: it may be a slip of the hand."""
-    overlay = partitions(app.name, release).get("overlay")
-    return overlay is not None and not any(place == overlay for place, _ in seen.items)
+    return release is not None and not any(place == own(app.name, release) for place, _ in seen.items)
+
+
+def doubt(app: App, release: str | None, seen: Snapshot) -> None:
+    """Says so on standard error."""
+    if is_empty(app, release, seen):
+        print(f"{app.name}@{release} holds no key: is {release} the release's name?", file=sys.stderr)
 
 
 def revision(seen: Snapshot) -> str:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from adf_agent.errors import ConfigError
+from adf_agent.ops.held import one_line
 from adf_agent.table import Attributes, Key, Table
 
+GONE = {"": "-", "Unset": "!"}  # the marks of what a release does not get any more
 DIGITS = 12  # of a revision as an item's name, so that names sort as numbers do
-MARKS = {(False, True): "+", (True, True): "~", (True, False): "-"}  # by whether it was there before, and is now
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,10 @@ class Changed:
 
     @property
     def mark(self) -> str:
-        """`+` where the key is new, `-` where it is gone, `~` where it has another value."""
-        return MARKS[self.before is not None, bool(self.form)]
+        """`+` where the key is new, `-` where it is gone, `~` where it has another value, `!` where it is hidden."""
+        if self.form in GONE:
+            return GONE[self.form]
+        return "+" if self.before is None else "~"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Revision:
         """`web: +A ~B; web@v42: -C`."""
         names: dict[str, list[str]] = {}
         for (place, key), changed in self.changes.items():
-            names.setdefault(place, []).append(changed.mark + key)
+            names.setdefault(place, []).append(changed.mark + one_line(key))
         return "; ".join(f"{place}: {' '.join(changed)}" for place, changed in names.items())
 
     def item(self, app: str) -> dict[str, Any]:

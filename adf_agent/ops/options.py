@@ -29,7 +29,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     from adf_agent.location import NAME  # noqa: PLC0415
 
     if arguments.command == "set" and not (arguments.pairs or arguments.secret or arguments.ref):
-        parser.error("set what? NAME=VALUE, --secret NAME or --ref NAME=ssm:/…")
+        parser.error("set what? NAME=VALUE, --secret NAME or --ref NAME=ssm:/...")
     if arguments.command == "diff" and len(arguments.releases) not in ((0, 1) if arguments.file else (1, 2)):
         parser.error("diff what? Two releases, one to compare with the base, or --file FILE with one or none")
     if not arguments.app and arguments.command != "init":
@@ -42,17 +42,17 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
 def _command_first(words: "list[str]") -> "list[str]":
     """The same with the command before the options that say where, and spelt out where it is the original's."""
     at = 0
-    while at < len(words) and words[at].partition("=")[0] in WHERE:
-        at += 1 if "=" in words[at] else 2
+    while at < len(words) and words[at].startswith(WHERE):
+        at += 2 if words[at] in WHERE else 1  # -aweb, --app=web
     return [*(SHORT.get(word, word) for word in words[at : at + 1]), *words[:at], *words[at + 1 :]]
 
 
 def _parser() -> argparse.ArgumentParser:
-    usage = "adf-config [-a APP] [-r RELEASE] [--table TABLE] COMMAND …"
+    usage = "adf-config [-a APP] [-r RELEASE] [--table TABLE] COMMAND ..."
     text = "An app's config: looked at and changed. APP may be named by ADF_APP, TABLE by ADF_CONFIG_TABLE."
     parser = argparse.ArgumentParser(prog="adf-config", usage=usage, description=text, formatter_class=Layout)
     parser.add_argument("--version", action="version", version=f"adf-config {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", prog="adf-config")
     listed = _command(commands, "list", "every key that a release gets, without secrets (also: -l)")
     _release(listed).add_argument("--reveal", action="store_true", help="show secrets too")
     _json(listed)
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _format(compared).add_argument("--reveal", action="store_true", help="compare and show secrets too")
     _json(compared)
     told = _json(_command(commands, "history", "the changes, the latest first"))
-    told.add_argument("--limit", type=_whole, default=20, metavar="N", help="how many (20)")
+    told.add_argument("--limit", type=_positive, default=20, metavar="N", help="how many (20)")
     back = _writing(commands, "rollback", "have base and overlays again as they were at a revision")
     back.add_argument("revision", type=_whole, metavar="REVISION", help="as `history` shows it")
     back.add_argument("--in-batches", action="store_true", help="allow several changes, each of a revision of its own")
@@ -111,7 +111,7 @@ def _writing(commands: "Any", name: str, text: str) -> argparse.ArgumentParser:
 def _set_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pairs", nargs="*", metavar="NAME=VALUE")
     _secret(parser, "a secret, its value asked for or read from standard input")
-    parser.add_argument("--ref", action="append", default=[], metavar="NAME=ssm:/…", help="a secret kept elsewhere")
+    parser.add_argument("--ref", action="append", default=[], metavar="NAME=ssm:/...", help="a secret kept elsewhere")
 
 
 def _secret(parser: argparse.ArgumentParser, text: str) -> None:
@@ -129,7 +129,13 @@ def _json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str) -> int:
+    if not _whole(text):
+        raise argparse.ArgumentTypeError("give 1 or more")
+    return int(text)
+
+
 def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
+    if not re.fullmatch(r"\d{1,12}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
     return int(text)

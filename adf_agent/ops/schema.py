@@ -51,6 +51,9 @@ def _expire(table: Table, client: Any) -> None:
     with _asking("DescribeTimeToLive", table):
         facts = client.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
     if facts["TimeToLiveStatus"] in ("ENABLED", "ENABLING"):
+        if facts["AttributeName"] != EXPIRES:
+            sentence = f"the time to live of table {table.name} is {facts['AttributeName']}, not {EXPIRES}"
+            raise ConfigError(sentence, hint="Switch it off, and run this again an hour later; or name another table.")
         return
     with _asking("UpdateTimeToLive", table):
         to_live = {"Enabled": True, "AttributeName": EXPIRES}
@@ -58,6 +61,10 @@ def _expire(table: Table, client: Any) -> None:
 
 
 def _protect(table: Table, client: Any) -> None:
+    with _asking("DescribeContinuousBackups", table):
+        facts = client.describe_continuous_backups(TableName=table.name)["ContinuousBackupsDescription"]
+    if facts.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus") == "ENABLED":
+        return  # for as many days as somebody has chosen
     with _asking("UpdateContinuousBackups", table):
         recovery = {"PointInTimeRecoveryEnabled": True}
         client.update_continuous_backups(TableName=table.name, PointInTimeRecoverySpecification=recovery)

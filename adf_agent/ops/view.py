@@ -32,7 +32,7 @@ def show(app: App, release: str | None, *, reveal: bool, as_json: bool) -> None:
             print("\n".join(_lines(found)))
     places = " and ".join(partitions(app.name, release).values())
     print(f"{len(gets)} keys of {places}, {held.revision(seen)}", file=sys.stderr)
-    _doubt(app, release, seen)
+    held.doubt(app, release, seen)
 
 
 def value(app: App, release: str | None, name: str, *, reveal: bool) -> str:
@@ -49,7 +49,7 @@ def value(app: App, release: str | None, name: str, *, reveal: bool) -> str:
         raise ConfigError(f"{place} hides {name}: {release} does not get it", hint=hint)
     if found.text is None:
         raise ConfigError(f"{name} of {place} is a secret", hint="Give --reveal to have it shown.")
-    _doubt(app, release, seen)
+    held.doubt(app, release, seen)
     return found.text
 
 
@@ -79,8 +79,3 @@ def _absent(app: App, release: str | None, name: str, seen: Snapshot) -> ConfigE
     hint = f"Is it {near[0]}?" if near else "See the names with `list`."
     places = [*partitions(app.name, release).values()]
     return ConfigError(f"{' and '.join(places)} {'has' if len(places) == 1 else 'have'} no {name}", hint=hint)
-
-
-def _doubt(app: App, release: str | None, seen: Snapshot) -> None:
-    if held.is_empty(app, release, seen):
-        print(f"{app.name}@{release} holds no key: is {release} the release's name?", file=sys.stderr)

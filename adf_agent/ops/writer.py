@@ -3,10 +3,10 @@
 import getpass
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from adf_agent import aws
 from adf_agent.errors import ConfigError
@@ -17,12 +17,16 @@ from adf_agent.ops.history import Changed, Revision
 from adf_agent.table import FORMS, REVISION, Attributes, Key, Snapshot
 
 Look = Callable[[], tuple[Snapshot, Change]]  # what is there now, and what shall change
-SEVERAL = "Make several changes of it."
+SEVERAL = "Make several changes of it; a file can be split."
 # Of a transaction's parts: what another one at the same time, or too many of them, are answered with.
 # https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
 PASSING = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 ACTIONS = "dynamodb:PutItem, UpdateItem and DeleteItem"  # IAM knows a transaction by its parts
 MOVED = "ConditionalCheckFailed"
+
+
+class TransactsItems(Protocol):
+    def transact_write_items(self, **request: Any) -> Any: ...
 
 
 class _MovedError(Exception):
@@ -42,22 +46,22 @@ class Writer:
         Empty where nothing has to change. *several* says what to do where it is more than a transaction takes.
         """
         by = self.app.account.caller()
-        while True:
-            seen, change = self.app.deadline.retry(look)
-            self._check_revision(seen)
-            change = edit.effective(change, seen)
-            if not change:
-                return []
-            edit.check_size(change, seen, several)
-            revision = _revision(seen, change, by, what)
-            try:
-                self._send(transaction(self.app, revision, change))
-            except _MovedError:  # somebody's change came through: this one is next, or the one after
-                self.app.deadline.check()
-                if self.app.deadline.expired():
-                    raise ConfigError(f"others change {self.app.name} without a pause", transient=True) from None
-            else:
-                return [revision]
+        return self.app.deadline.retry(lambda: self._attempt(what, look, several, by))
+
+    def _attempt(self, what: str, look: Look, several: str, by: str) -> list[Revision]:
+        seen, change = look()
+        self._check_revision(seen)
+        change = edit.effective(change, seen)
+        if not change:
+            return []
+        edit.check_size(change, seen, several)
+        revision = _revision(seen, change, by, what)
+        try:
+            self._send(transaction(self.app, revision, change))
+        except _MovedError as error:
+            sentence, hint = f"others change {self.app.name} all the time", "Find out who, or try again later."
+            raise ConfigError(sentence, hint=hint, transient=True) from error
+        return [revision]
 
     def change(self, what: str, release: str | None, decide: Callable[[Snapshot], Change]) -> list[Revision]:
         """What *decide* makes of the base and the overlay of *release*."""
@@ -68,24 +72,22 @@ class Writer:
 
         return self.write(what, look)
 
-    def write_all(self, what: str, look: Look) -> list[Revision]:
-        """The same in as many transactions as it takes, each with a revision of its own."""
+    def write_all(self, what: str, look: Look) -> Iterator[Revision]:
+        """The same in as many transactions as it takes, each a revision of its own, told as soon as it is written."""
 
         def look_at_a_part() -> tuple[Snapshot, Change]:
             seen, change = look()
             return seen, edit.batch(change, seen)
 
-        written: list[Revision] = []
         writer = self
-        while more := writer.write(what, look_at_a_part):
-            written += more
-            writer = Writer(self.app)  # the first has moved the app on
-        return written
+        while written := writer.write(what, look_at_a_part):
+            yield from written
+            writer = Writer(self.app, written[0].number if self.if_revision is not None else None)
 
     def _send(self, request: dict[str, Any]) -> None:
         """Sent again with the same token: an answer that was lost does not make two revisions of it."""
         where = f"table {self.app.table.name} in {self.app.table.region}"
-        client = self.app.account.client("dynamodb")
+        client: TransactsItems = self.app.account.client("dynamodb")
 
         def send() -> None:
             try:
@@ -152,14 +154,19 @@ def _revision(seen: Snapshot, change: Change, by: str, what: str) -> Revision:
         number=(seen.revision or 0) + 1,
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         by=by,
-        origin=f"{_user()}@{socket.gethostname()}",
-        what=what,
+        origin=_printable(f"{_user()}@{socket.gethostname()}"),
+        what=_printable(what),
         changes={key: Changed(seen.items.get(key), _form(attributes)) for key, attributes in change.items()},
     )
 
 
 def _form(attributes: Attributes | None) -> str:
     return next((form for form in FORMS if form in (attributes or {})), "")
+
+
+def _printable(text: str) -> str:
+    """A file's or a user's name may hold anything, also bytes that are no text."""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _user() -> str:
