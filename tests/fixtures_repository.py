@@ -8,9 +8,12 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adf_agent.deadline import Deadline
+from adf_agent.errors import AgentError
 from adf_agent.ops.create import create
 
 MAIN = "import sys; from adf_agent.ops.release import main; sys.exit(main())"
@@ -44,6 +47,13 @@ class Clone:
         self.git("commit", "--quiet", "--message=x", GIT_COMMITTER_DATE="2026-02-03T04:05:06+0500")
         return self.git("rev-parse", "HEAD")
 
+    def block(self) -> None:
+        """Has a pipe in place of an object: git waits until somebody writes."""
+        digest = self.git("rev-parse", "HEAD:page.html")
+        blob = self.path / ".git/objects" / digest[:2] / digest[2:]
+        blob.unlink()
+        os.mkfifo(blob)
+
     def create(
         self,
         to: Path | str,
@@ -51,11 +61,10 @@ class Clone:
         name: str | None = None,
         *,
         allow_dirty: bool = False,
-        stop: threading.Event | None = None,
     ) -> str:
         """The RELEASE_URL that `adf-release create` prints, run in this process."""
         with contextlib.chdir(self.path):
-            return create(ref, name, str(to), stop or threading.Event(), allow_dirty=allow_dirty)
+            return create(ref, name, str(to), Deadline(60, threading.Event()), allow_dirty=allow_dirty)
 
     def start(
         self, *words: str, umask: int = 0o022, environment: Mapping[str, str] | None = None
@@ -77,7 +86,10 @@ class Clone:
     ) -> tuple[int, str, str]:
         """Its exit code, standard output and standard error."""
         with self.start(*words, umask=umask, environment=environment) as process:
-            out, err = process.communicate(timeout=60)
+            try:
+                out, err = process.communicate(timeout=20)
+            finally:
+                process.terminate()  # so that it ends git too, where it hangs
         return process.returncode, out, err
 
 
@@ -87,6 +99,14 @@ def repository(path: Path) -> Clone:
     clone = Clone(path)
     clone.git("init", "--quiet", "--initial-branch=main")
     return clone
+
+
+def refused(clone: Clone, to: Path, *arguments: str, **more: Any) -> AgentError:
+    """The refusal of a release of which nothing is delivered."""
+    with pytest.raises(AgentError) as caught:
+        clone.create(to, *arguments, **more)
+    assert (caught.value.exit_code, bool(caught.value.hint), to.exists()) == (12, True, False)
+    return caught.value
 
 
 @pytest.fixture

@@ -79,9 +79,9 @@ class Place:
         push = self.repository if push is None else push
         return build(url, push, options.get("builder", "auto"), Limits(), deadline)
 
-    def error(self, url: str, seconds: float = 60, push: str | None = None) -> AgentError:
+    def error(self, url: str, seconds: float = 60, push: str | None = None, **options: Any) -> AgentError:
         with pytest.raises(AgentError) as caught:
-            self.build(url, seconds, push)
+            self.build(url, seconds, push, **options)
         return caught.value
 
     def there(self, tag: str) -> Found | None:
@@ -187,11 +187,10 @@ def test_a_build_that_fails_shows_its_last_lines_and_leaves_nothing(
 def test_a_build_that_takes_too_long_is_told_which_option_gives_it_longer(place: Place) -> None:
     """A hint at a boot's setting where nothing boots."""
     url = place.release(files={"Dockerfile": f"FROM {BASE}\nRUN sleep 60\n"})
-    with command("build", url, "--push", place.repository, "--timeout", "2s") as process:
-        out, log = process.communicate(timeout=60)
-    assert (process.returncode, out) == (IMAGE, "")
-    assert "not finished" in log
-    assert "→ Give it more time: --timeout." in log
+    error = place.error(url, seconds=1, builder="classic")  # which ends at once
+    assert error.exit_code == IMAGE
+    assert "not finished" in error.sentence
+    assert error.hint == "Give it more time: --timeout."
 
 
 def test_a_stop_ends_it_at_once_and_leaves_nothing(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fixtures_repository import Clone
-from fixtures_web import plain, surfer
+from fixtures_web import surfer
 from web import Answer, Asked, Web
 
 from adf_agent import release, store
@@ -25,6 +26,8 @@ from adf_agent.web import Web as WebSource
 
 SECRET = "hunter2"
 DATA, OTHER = b"bytes", b"other"
+COMMIT = "c" * 40
+COMMITS = "https://api.github.com/repos/o/r/commits/tags"
 API, UPLOADS = "https://api.github.com/repos/o/r/releases", "https://uploads.github.com/repos/o/r/releases/1/assets"
 STORAGE = "https://objects.example"
 
@@ -43,8 +46,10 @@ class Hub:
     digests: bool = True
     assets: dict[str, tuple[int, bytes, str]] = field(default_factory=dict)  # id, content and state
     uploads: str = UPLOADS
+    commit: str = ""  # that the tag is on
 
     def __post_init__(self) -> None:
+        self.web.routes[f"{COMMITS}/{self.tag}"] = lambda _: self._tagged()
         self.web.routes[f"{API}/tags/{self.tag}"] = lambda _: self._found() if self.release else Answer(404)
         self.web.routes[f"POST {API}"] = self._made
         self.web.routes[f"POST {UPLOADS}"] = self._uploaded
@@ -59,12 +64,17 @@ class Hub:
         return self._about(name)
 
     def methods(self) -> list[str]:
-        return [f"{asked.method} {urlsplit(asked.path).path.rpartition('/')[2]}" for asked in self.web.asked]
+        """What was asked, but for which commit the tag is on: that is asked first each time."""
+        others = [asked for asked in self.web.asked if not asked.path.startswith(COMMITS)]
+        return [f"{asked.method} {urlsplit(asked.path).path.rpartition('/')[2]}" for asked in others]
 
     def _about(self, name: str) -> dict[str, Any]:
         number, data, state = self.assets[name]
         digest = sha256(data) if self.digests else None
         return {"id": number, "name": name, "state": state, "size": len(data), "digest": digest}
+
+    def _tagged(self) -> Answer:
+        return answer(200, sha=self.commit) if self.commit else answer(422, message="No commit found for SHA")
 
     def _found(self) -> Answer:
         template = f"{self.uploads}{{?name,label}}"
@@ -75,6 +85,7 @@ class Hub:
         if self.release:
             return answer(422, message="Validation Failed", errors=[{"code": "already_exists", "field": "tag_name"}])
         self.release = wanted["tag_name"] == wanted["name"] == self.tag and len(wanted["target_commitish"]) == 40
+        self.commit = self.commit or wanted["target_commitish"]
         return self._found() if self.release else Answer(422)
 
     def _uploaded(self, asked: Asked) -> Answer:
@@ -98,19 +109,23 @@ def hub(internet: Web) -> Hub:
     return Hub(internet)
 
 
-def delivery(hub: Hub, tmp_path: Path, api: str = "https://api.github.com", token: str = SECRET) -> Callable[[], bool]:
+def place(hub: Hub, token: str = SECRET) -> GitHub:
+    return GitHub("o/r", "v1", COMMIT, token=token, session=surfer(hub.web))
+
+
+def delivery(hub: Hub, tmp_path: Path, token: str = SECRET) -> Callable[[], bool]:
     """Puts v1.tar.gz, which holds DATA, in that repository's release."""
     path = tmp_path / "v1.tar.gz"
     path.write_bytes(DATA)
     file = File.of(path, "application/gzip")
-    place = GitHub("o/r", "v1", "c" * 40, api=api, token=token, session=surfer(hub.web))
-    return lambda: place.put(file, lambda _: None, Deadline(20, threading.Event()))
+    to = place(hub, token)
+    return lambda: to.put(file, lambda _: None, Deadline(20, threading.Event()))
 
 
-def refused(hub: Hub, tmp_path: Path, api: str = "https://api.github.com", token: str = SECRET) -> ReleaseError:
+def refused(hub: Hub, tmp_path: Path, token: str = SECRET) -> ReleaseError:
     """Why that is not done, at the first attempt."""
     with pytest.raises(ReleaseError) as caught:
-        delivery(hub, tmp_path, api, token)()
+        delivery(hub, tmp_path, token)()
     assert SECRET not in caught.value.sentence + caught.value.hint
     return caught.value
 
@@ -120,19 +135,19 @@ def test_a_private_release_is_delivered_and_booted_and_the_token_stays_with_gith
 ) -> None:
     """A token for every private repository, sent to the storage that GitHub redirects to."""
     clone.git("tag", "release/v1")
-    hub = Hub(internet, "release-v1")
+    hub = Hub(internet, "release/v1")
     environment = {
         "HTTPS_PROXY": internet.url, "NO_PROXY": "", "REQUESTS_CA_BUNDLE": str(internet.certificate),
         "GH_TOKEN": SECRET, "GITHUB_TOKEN": "another", "GITHUB_API_URL": "https://api.github.com/",
     }  # fmt: skip
     code, out, err = clone.ran("--to", "github:o/r", environment=environment)
     assert (code, hub.methods()) == (
-        0, ["GET release-v1", "POST releases", "POST assets", "GET release-v1", "POST assets"],
+        0, ["GET v1", "POST releases", "POST assets", "GET v1", "POST assets"],
     )  # fmt: skip
     assert SECRET not in out + err
     url = out.removeprefix("RELEASE_URL=").strip()
-    assert url.startswith("https://github.com/o/r/releases/download/release-v1/release-v1.tar.gz#sha256=")
-    assert json.loads(internet.asked[1].body)["target_commitish"] == clone.git("rev-parse", "HEAD")
+    assert url.startswith("https://github.com/o/r/releases/download/release/v1/release-v1.tar.gz#sha256=")
+    assert hub.commit == clone.git("rev-parse", "HEAD")
     assert [asked.headers["Content-Type"] for asked in internet.asked if "/assets" in asked.path] == [
         "application/gzip", "application/json",
     ]  # fmt: skip
@@ -237,6 +252,7 @@ PASSING = {
     "rate limit": Answer(403, headers={"X-RateLimit-Remaining": "0"}),
     "secondary rate limit": Answer(403, b'{"message": "slow down"}', {"Retry-After": "60"}),
     "429": Answer(429),
+    "520": Answer(520),
     "a page": Answer(200, b"<html>"),
     "no release": answer(200, assets=[]),
     "no assets": answer(200, assets=None, upload_url=UPLOADS),
@@ -268,6 +284,7 @@ REFUSALS = {
                        "(Validation Failed, invalid)", "Push the commit"),
     "renamed": (f"{API}/tags/v1", Answer(301, headers={"Location": "https://other.example/"}), "301", "this name"),
     "told to wait for nobody": (f"POST {API}", Answer(405), "405", "this name"),
+    "a status of its own": (f"POST {API}", Answer(499), "499", "this name"),
     "a long page": (f"POST {API}", answer(403, message="x" * 999), f"({'x' * 200})", "contents"),
 }  # fmt: skip
 
@@ -300,19 +317,56 @@ def test_the_token_goes_to_no_host_that_an_answer_names(hub: Hub, tmp_path: Path
     assert hub.methods() == ["GET v1"]
 
 
-def test_another_api_takes_the_assets_itself(hub: Hub, tmp_path: Path) -> None:
-    """A company's own GitHub, whose uploads have no host of their own."""
-    theirs = "https://other.example/api/v3"
-    template = "https://other.example/api/uploads/1/assets{?name,label}"
-    hub.web.serve(f"{theirs}/repos/o/r/releases/tags/v1", answer(200, upload_url=template, assets=[]))
-    uploaded = answer(201, id=7, name="v1.tar.gz", state="uploaded", size=len(DATA), digest=sha256(DATA))
-    hub.web.routes["POST https://other.example/api/uploads/1/assets"] = lambda _: uploaded
-    assert delivery(hub, tmp_path, f"{theirs}/")()
+@pytest.mark.parametrize("api", ["https://me:hunter2@other.example/api/v3", "http://api.github.com"])
+def test_another_github_is_refused(monkeypatch: pytest.MonkeyPatch, api: str) -> None:
+    """A RELEASE_URL of github.com for what lies at a company's own; a token that anybody on the way reads."""
+    monkeypatch.setenv("GITHUB_API_URL", api)
+    monkeypatch.setenv("GH_TOKEN", SECRET)
+    with pytest.raises(ReleaseError, match=r"^GITHUB_API_URL is not https://api\.github\.com, ") as caught:
+        GitHub.parse("github:o/r", "v1", COMMIT)
+    assert SECRET not in caught.value.sentence + caught.value.hint
+    assert "Unset it" in caught.value.hint
+    monkeypatch.setenv("GITHUB_API_URL", "")
+    assert GitHub.parse("github:o/r", "v1", COMMIT).url("x") == "https://github.com/o/r/releases/download/v1/x"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_tag_on_another_commit_gets_no_release(hub: Hub, tmp_path: Path, there: bool) -> None:
+    """A release whose source, by its tag, is not what runs."""
+    hub.release, hub.commit = there, "d" * 40
+    error = refused(hub, tmp_path)
+    assert error.sentence == "tag v1 of o/r is on commit dddddddddddd, not on cccccccccccc"
+    assert "--name" in error.hint
+    assert (hub.release, hub.assets, hub.methods()) == (there, {}, [])
+    hub.commit = COMMIT
+    assert delivery(hub, tmp_path)()
+
+
+def test_the_tag_is_asked_for_as_a_tag(hub: Hub, tmp_path: Path) -> None:
+    """A branch of that name taken for the tag; no release in a repository that knows no commit yet."""
+    for none in (404, 409, 422):
+        hub.web.asked.clear()
+        hub.web.serve(f"{COMMITS}/v1", Answer(none))
+        delivery(hub, tmp_path)()
+        assert hub.web.asked[0].path == f"{COMMITS}/v1?per_page=1"
+
+
+def test_a_stalled_uplink_has_a_minute(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upload that breaks off at each hiccup, as what is for connecting is for sending too."""
+    patience: set[float | None] = set()
+    send: Callable[..., None] = ssl.SSLSocket.sendall
+
+    def sendall(self: ssl.SSLSocket, *data: Any) -> None:
+        patience.add(self.gettimeout())
+        send(self, *data)
+
+    monkeypatch.setattr(ssl.SSLSocket, "sendall", sendall)
+    delivery(hub, tmp_path)()
+    assert patience - {None} == {60}  # None is GitHub's own
 
 
 def test_a_token_that_can_not_be_kept_secret_is_not_used(hub: Hub, tmp_path: Path) -> None:
-    """A token that anybody on the way reads; a header of two lines."""
-    assert "no https:// URL" in refused(hub, tmp_path, api=hub.web.url).sentence
+    """A header of two lines."""
     assert "no token" in refused(hub, tmp_path, token=f"{SECRET}\nx").sentence
     assert "no token" in refused(hub, tmp_path, token=f"€{SECRET}").sentence
     assert hub.web.asked == []
@@ -342,17 +396,20 @@ def test_a_name_that_a_url_of_githubs_does_not_give_is_refused(
 
 def test_what_github_can_not_take_is_said(hub: Hub, tmp_path: Path) -> None:
     """Two gigabytes sent to be refused."""
-    place = GitHub("o/r", "v1", "c" * 40, api="https://api.github.com", token=SECRET, session=plain())
     with pytest.raises(ReleaseError, match=r"2147\.5 MB; GitHub takes less"):
-        place.put(File(tmp_path, "", "", ASSET_BYTES), lambda _: None, Deadline(20, threading.Event()))
+        place(hub).put(File(tmp_path, "", "", ASSET_BYTES), lambda _: None, Deadline(20, threading.Event()))
     assert hub.web.asked == []
 
 
 def test_what_is_wrong_with_tls_is_told_apart(hub: Hub, tmp_path: Path) -> None:
     """An operator who waits for GitHub where its certificate is a stranger's."""
-    error = refused(hub, tmp_path, api="https://unnamed.example")
-    assert error.sentence == "the certificate of unnamed.example is not trusted"
-    assert not error.transient
+    session = surfer(hub.web)
+    session.verify = True  # the machine's own authorities
+    with pytest.raises(ReleaseError, match=r"^the certificate of api\.github\.com is not trusted$") as caught:
+        GitHub("o/r", "v1", COMMIT, token=SECRET, session=session).put(
+            File(tmp_path, "", "", 1), lambda _: None, Deadline(20, threading.Event())
+        )
+    assert not caught.value.transient
 
 
 def test_a_stop_in_the_middle_of_an_upload_is_heard_at_once(hub: Hub, tmp_path: Path) -> None:
@@ -367,11 +424,10 @@ def test_a_stop_in_the_middle_of_an_upload_is_heard_at_once(hub: Hub, tmp_path: 
     hub.web.routes[f"POST {UPLOADS}"] = hanging
     path = tmp_path / "v1.tar.gz"
     path.write_bytes(DATA)
-    place = GitHub("o/r", "v1", "c" * 40, api="https://api.github.com", token=SECRET, session=surfer(hub.web))
     seen: list[int] = []
     try:
         with pytest.raises(Stopped):
-            place.put(File.of(path, ""), seen.append, Deadline(20, stop))
+            place(hub).put(File.of(path, ""), seen.append, Deadline(20, stop))
         assert max(seen) == len(DATA)
         assert not over.is_set()
     finally:
@@ -383,7 +439,6 @@ def test_what_stays_is_to_be_tried_again(hub: Hub, tmp_path: Path) -> None:
     hub.web.serve(f"{API}/tags/v1", Answer(503))
     path = tmp_path / "v1.tar.gz"
     path.write_bytes(DATA)
-    place = GitHub("o/r", "v1", "c" * 40, api="https://api.github.com", token=SECRET, session=surfer(hub.web))
     with pytest.raises(ReleaseError, match="GitHub answers 503") as caught:
-        place.put(File.of(path, ""), lambda _: None, Deadline(0.5, threading.Event()))
+        place(hub).put(File.of(path, ""), lambda _: None, Deadline(0.5, threading.Event()))
     assert caught.value.exit_code == TRY_AGAIN

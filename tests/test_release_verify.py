@@ -59,6 +59,15 @@ def test_it_says_what_a_release_is_and_how_to_pin_it(tmp_path: Path) -> None:
     assert (found["size"], found["members"], found["digest"]) == (len(GOOD), 3, facts["digest"])
 
 
+def test_a_terminal_without_arrows_and_accents_is_told_too(tmp_path: Path) -> None:
+    """A traceback in a container whose locale is C."""
+    files: Files = {"é": f"FROM {BASE}\n", "adf.toml": "[build]\ndockerfile = 'é'\n"}
+    code, out, log = run(file(tmp_path, tarball(files)), PYTHONIOENCODING="ascii")
+    assert (code, "dockerfile  ?\n" in out) == (0, True), log
+    code, _, log = run("ftp://v1.tar.gz", PYTHONIOENCODING="ascii")
+    assert (code, "\n  ? Give the whole URL" in log) == (10, True)
+
+
 @pytest.mark.parametrize(
     ("files", "code", "says"),
     [
@@ -142,7 +151,7 @@ def test_s3_is_read_with_the_operators_credentials(tmp_path: Path) -> None:
         assert code == 0, log
         assert json.loads(out)["pinned"] == f"s3://releases/web/v9.tar.gz{PIN}"
         code, _, log = run("s3://releases/web/v9.tar.gz", **environment, HOME=str(tmp_path))
-        assert code == 1
+        assert code == 10
         assert "no AWS credentials" in log
 
 

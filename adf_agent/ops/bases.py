@@ -1,28 +1,25 @@
 """A Dockerfile's base images: what a release depends on beyond its own files."""
 
-import io
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 
-from dockerfile_parse import DockerfileParser
-
 _FROM = re.compile(r"(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?:(:?[-+])([^}]*))?\})", re.ASCII)
-_HEREDOC = re.compile(r"""<<-?\s*(["']?)([A-Za-z_]\w*)\1""", re.ASCII)
+_HEREDOC = re.compile(r"""(?<!\S)\d*<<-?\s*(["']?)([A-Za-z_]\w*)\1""", re.ASCII)
+# Among the first lines (https://docs.docker.com/reference/dockerfile/#parser-directives): what continues a line.
+_ESCAPE = re.compile(r"(?:\s*#\s*\w+\s*=.*\n)*?\s*#\s*escape\s*=\s*([\\`])\s*$", re.IGNORECASE | re.MULTILINE)
 
 
 def bases(dockerfile: bytes, arguments: Mapping[str, str]) -> list[str]:
     """The images of its FROM lines, in order and once each, without stages and `scratch`.
 
-    *arguments* are the build's. A variable without a value stays as it is written. Lines are put together by
-    dockerfile-parse; its own list of images lacks the defaults of `${A:-b}` and of one ARG in another, and takes
-    stages and what stands in heredocs for images.
+    *arguments* are the build's. A variable without a value stays as it is written.
     """
     found: dict[str, None] = {}
     stages = {"scratch"}
     known: dict[str, str] = {}
-    for instruction, value in _instructions(dockerfile):
+    for instruction, value in _instructions(dockerfile.decode("utf-8-sig", "replace")):
         if instruction == "ARG" and len(stages) == 1 and not found:  # those of a stage do not count in FROM
             known |= {name: arguments.get(name, default) for name, default in _defaults(value, known)}
         elif instruction == "FROM" and (form := _FROM.match(value)):
@@ -33,22 +30,25 @@ def bases(dockerfile: bytes, arguments: Mapping[str, str]) -> list[str]:
     return list(found)
 
 
-def _instructions(dockerfile: bytes) -> Iterator[tuple[str, str]]:
-    content = "".join(_without_heredocs(dockerfile.decode("utf-8-sig", "replace").splitlines(keepends=True)))
-    for line in DockerfileParser(fileobj=io.BytesIO(content.encode())).structure:
-        yield line["instruction"], line["value"].strip()
-
-
-def _without_heredocs(lines: list[str]) -> Iterator[str]:
-    """*lines* without the texts that RUN, COPY and ADD have between `<<EOF` and `EOF`."""
-    ends: list[str] = []
+def _instructions(dockerfile: str) -> Iterator[tuple[str, str]]:
+    """Its instructions and their values: without comments and heredocs, what goes on in another line in one."""
+    found = _ESCAPE.match(dockerfile)
+    escape = found[1] if found else "\\"
+    lines, whole = iter(dockerfile.splitlines()), ""
     for line in lines:
-        if ends:
-            ends = ends[1:] if line.strip() == ends[0] else ends
+        if not line.strip() or line.lstrip().startswith("#"):  # in the middle of an instruction too
             continue
-        if re.match(r"\s*(RUN|COPY|ADD)\s", line, re.IGNORECASE):
-            ends = [form[1] for form in _HEREDOC.findall(line)]
-        yield line
+        whole += line.rstrip()
+        if whole.endswith(escape):
+            whole = whole[:-1]
+            continue
+        instruction, value = [*whole.split(maxsplit=1), ""][:2]
+        whole = ""
+        yield instruction.upper(), value
+        if instruction.upper() in ("RUN", "COPY", "ADD"):
+            for form in _HEREDOC.finditer(value):
+                while next(lines, form[2]).strip() != form[2]:
+                    pass
 
 
 def _defaults(value: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -1,27 +1,26 @@
 """`adf-release create`: a release of a commit, checked as an instance would, and delivered."""
 
-import math
-import threading
+import re
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from adf_agent import archive, location
 from adf_agent.archive import Archive
-from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError
 from adf_agent.notation import Limits
 from adf_agent.ops import package
+from adf_agent.ops.attempt import attempt
 from adf_agent.ops.bases import bases
 from adf_agent.ops.delivery import S3, Folder, Place, deliver
 from adf_agent.ops.package import File
 from adf_agent.ops.repository import Repository
 
-SECONDS = 900.0  # for all of the delivery: 5 GB, the most that S3 takes at once, at 50 Mbit/s
 TARBALL, NOTE = ".tar.gz", ".release.json"
 
 
-def create(ref: str, name: str | None, to: str, stop: threading.Event, *, allow_dirty: bool) -> str:
+def create(ref: str, name: str | None, to: str, deadline: Deadline, *, allow_dirty: bool) -> str:
     """The RELEASE_URL of the release of the commit *ref*, delivered *to* its place. Raises AgentError, Stopped.
 
     *name* is the release's, None for that of the tag on the commit.
@@ -30,13 +29,13 @@ def create(ref: str, name: str | None, to: str, stop: threading.Event, *, allow_
     commit = repository.commit(ref)
     if not allow_dirty:
         _check_clean(repository, commit)
-    name = name if name is not None else _name(repository, ref, commit)
+    tag = name if name is not None else _tag(repository, ref, commit)
+    name = name if name is not None else location.release_name(tag)
     _check_name(name, name)
-    place = _place(to, name, commit)
+    place = _place(to, tag, commit)
     _check_name(name, location.parse(place.url(name + TARBALL)).name)
     with TemporaryDirectory(prefix="adf-release-") as folder:
-        files = _packed(repository, commit, Path(folder, name), stop)
-        deadline = Deadline(SECONDS, stop)
+        files = _packed(repository, commit, Path(folder, name), deadline)
         for file in files:  # the tarball first: where it is refused, no note of it is left
             deliver(place, file, deadline)
         return f"{place.url(name + TARBALL)}#sha256={files[0].digest}"
@@ -59,8 +58,8 @@ def _made(path: str, changes: list[str]) -> bool:
     return stem != path and {stem + TARBALL, stem + NOTE} <= {*changes}
 
 
-def _name(repository: Repository, ref: str, commit: str) -> str:
-    """The name of *ref* where it is a tag, else of the only tag on *commit*, else the commit's first digits."""
+def _tag(repository: Repository, ref: str, commit: str) -> str:
+    """What names the release: *ref* if it is a tag, else the only tag on *commit*, else the commit's first digits."""
     tags = repository.tags(commit)
     asked = ref.removeprefix("refs/").removeprefix("tags/")
     if asked in tags:
@@ -70,37 +69,44 @@ def _name(repository: Repository, ref: str, commit: str) -> str:
         raise ReleaseError(f"the commit has {package.some(tags, 'tag')}, each of which could name it", hint=hint)
     if tags and not location.release_name(tags[0]):
         raise ReleaseError(f"tag {tags[0]!r} makes no release name: it is too long", hint="Choose another by --name.")
-    return location.release_name(tags[0]) if tags else commit[: location.SHORT]
+    return tags[0] if tags else commit[: location.SHORT]
 
 
 def _check_name(name: str, derived: str) -> None:
     """Raises ReleaseError where an instance would call the release *derived*, not *name*."""
-    if not name or derived != location.release_name(derived) or name != derived:
+    if not name or not name == derived == location.release_name(name) or re.search(location.ARCHIVE_SUFFIX, name):
         hint = "Letters, digits, . _ and -, 100 at most, and neither an archive's suffix nor a whole digest."
         raise ReleaseError(f"{name!r} can't be a release's name", hint=hint)
 
 
-def _place(to: str, name: str, commit: str) -> Place:
+def _place(to: str, tag: str, commit: str) -> Place:
     if to.startswith("github:"):
         from adf_agent.ops.github import GitHub  # noqa: PLC0415
 
-        return GitHub.parse(to, name, commit)
+        return GitHub.parse(to, tag, commit)
     if to.startswith("s3://"):
-        from adf_agent.ops.account import Account  # noqa: PLC0415  a third of a second that a folder does not need
-
-        return S3.parse(to, lambda: Account().client("s3"))
+        return S3.parse(to, _s3)
     if "://" in to or not to:
         hint = "Write --to FOLDER, s3://bucket/prefix or github:owner/repository."
         raise ReleaseError(f"a release can't be delivered to {to!r}", hint=hint)
     return Folder(to)
 
 
-def _packed(repository: Repository, commit: str, stem: Path, stop: threading.Event) -> tuple[File, File]:
+def _s3() -> Any:
+    from botocore.config import Config  # noqa: PLC0415  a third of a second that a folder does not need
+
+    from adf_agent.ops.account import Account  # noqa: PLC0415
+
+    # urllib3 takes the time to connect for that of each send as well: a stalled uplink has a minute.
+    return Account().client("s3", Config(retries={"mode": "standard"}, connect_timeout=60, read_timeout=60))
+
+
+def _packed(repository: Repository, commit: str, stem: Path, deadline: Deadline) -> tuple[File, File]:
     """The tarball, which an instance would take, and the note about it; *stem* is their path without suffix."""
     path, note = stem.with_name(stem.name + TARBALL), stem.with_name(stem.name + NOTE)
-    with repository.archive(commit, stem.parent, stop) as chunks:
+    with repository.archive(commit, stem.parent, deadline) as chunks:
         package.tarball(chunks, path)
-    checked = Task(lambda: _checked(repository, commit, path)).result(Deadline(math.inf, stop))
+    checked = attempt(lambda: _checked(repository, commit, path), deadline)
     made = File.of(path, "application/gzip")
     package.describe(
         note,

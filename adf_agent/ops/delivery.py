@@ -6,22 +6,21 @@ import re
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from adf_agent import location, store
 from adf_agent.aws import asking, code, fault, faults
-from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.download import CHUNK, Source, broken
 from adf_agent.errors import ReleaseError
 from adf_agent.notation import in_words
+from adf_agent.ops.attempt import attempt
 from adf_agent.ops.package import File, Seen, writing
 
-T = TypeVar("T")
 S3_BYTES = 5 * 2**30  # in one PutObject: https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html
 # Another writer was there at the same time, or the bytes were not those of the checksum when they came.
 PASSING = frozenset({"ConditionalRequestConflict", "OperationAborted", "BadDigest", "InvalidDigest"})
@@ -41,19 +40,6 @@ def deliver(place: Place, file: File, deadline: Deadline) -> None:
         new = place.put(file, seen, deadline)
     where = f"to {place.url(file.name)}" if new else f"already there: {place.url(file.name)}"
     print(f"{file.name}: {in_words(file.size)}, sha256 {file.digest[:12]}, {where}", file=sys.stderr, flush=True)
-
-
-def attempt(call: Callable[[], T], deadline: Deadline) -> T:
-    """The answer of *call*, in a thread of its own: a server that hangs holds up neither deadline nor stop."""
-    try:
-        return Task(call).result(deadline)
-    except TimeoutError as error:
-        raise ReleaseError(
-            f"the delivery was not finished within {deadline.seconds / 60:.0f} minutes",
-            hint="See the network; the same command goes on where this one ended.",
-            cause="dependency",
-            transient=True,
-        ) from error
 
 
 def other_bytes(place: str) -> ReleaseError:
@@ -92,16 +78,29 @@ class Folder:
             self._path.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=self._path, prefix=".adf-release-") as folder:
                 copy = Path(folder, file.name)
-                with file.open(seen) as source, copy.open("wb") as written:
-                    while chunk := source.read(CHUNK):
-                        deadline.check()
-                        written.write(chunk)
-                try:
+                _copy(file, copy, seen, deadline)
+                with suppress(OSError):  # FAT has no hard links, nor have many mounts; what else there is, a copy meets
                     os.link(copy, target)  # whole, and never over another
+                    return True
+                try:
+                    _copy(file, target, seen, deadline)
                 except FileExistsError:
                     check_same(store.LocalFile(target), file, str(target))
                     return False
         return True
+
+
+def _copy(file: File, target: Path, seen: Seen, deadline: Deadline) -> None:
+    """Writes *file* to *target*, which must not be there yet; to its end, or not at all."""
+    written = target.open("xb")
+    try:
+        with written, file.open(seen) as source:
+            while chunk := source.read(CHUNK):
+                deadline.check()
+                written.write(chunk)
+    except BaseException:
+        target.unlink()
+        raise
 
 
 class S3:
@@ -149,6 +148,9 @@ class S3:
             if code(error) == "PreconditionFailed":
                 self._check_same(file, place)
                 return False
+            if code(error) == "NoSuchBucket":
+                hint = "See --to, and the account that the credentials are of (AWS_PROFILE)."
+                raise ReleaseError(f"there is no bucket named {self._bucket}", hint=hint) from error
             failure = fault(error, ReleaseError, "s3:PutObject", place)
             failure.transient = failure.transient or code(error) in PASSING
             raise failure from error

@@ -12,46 +12,49 @@ import requests
 from adf_agent import __version__, location
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError
+from adf_agent.location import SHORT
 from adf_agent.notation import in_words
-from adf_agent.ops.delivery import attempt, check_same, other_bytes
+from adf_agent.ops.attempt import attempt
+from adf_agent.ops.delivery import check_same, other_bytes
 from adf_agent.ops.package import File, Seen
 from adf_agent.web import GITHUB_API, TRY_AGAIN, Login, Web
 
-TIMEOUT = (10, 60)  # seconds to connect, and of silence: the answer comes after GitHub has hashed what it got
+# Seconds to connect, which urllib3 takes for each send too, and of silence: GitHub first hashes what it got.
+TIMEOUT = (60, 60)
 ASSET_BYTES = 2 * 2**30  # https://docs.github.com/en/repositories/releasing-projects-on-github/about-releases
 LONGEST = 200  # characters of what GitHub says
 MISSING = HTTPStatus.NOT_FOUND
+# What https://docs.github.com/en/rest/commits/commits#get-a-commit says of no such tag, 409 of an empty repository.
+NO_TAG = {MISSING, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.CONFLICT}
+HOSTS = ("api.github.com", "uploads.github.com")
 
 
 class GitHub:
-    """The release tagged *name* of *repository* (`owner/name`), made at *commit* where it is missing."""
+    """The release of the tag *tag* of *repository* (`owner/name`), both made at *commit* where they are missing."""
 
-    def __init__(
-        self, repository: str, name: str, commit: str, *, api: str, token: str, session: requests.Session
-    ) -> None:
-        self._repository, self._name, self._commit, self._session = repository, name, commit, session
-        self._api, self._token = api.rstrip("/"), token.strip()
+    def __init__(self, repository: str, tag: str, commit: str, *, token: str, session: requests.Session) -> None:
+        self._repository, self._tag, self._commit, self._session = repository, tag, commit, session
+        self._api, self._token = f"{GITHUB_API}/repos/{repository}", token.strip()
         if not (self._token.isascii() and self._token.isprintable()):
             raise ReleaseError("what GH_TOKEN holds is no token", hint="Set it to what `gh auth token` shows.")
-        if urlsplit(self._api).scheme != "https":
-            hint = "Mend GITHUB_API_URL, or unset it."
-            raise ReleaseError(f"{self._api} is no https:// URL: anybody on the way could read the token", hint=hint)
 
     @classmethod
-    def parse(cls, place: str, name: str, commit: str) -> "GitHub":
+    def parse(cls, place: str, tag: str, commit: str) -> "GitHub":
         """From `github:owner/repository`. Raises ReleaseError."""
         form = re.fullmatch(r"github:([\w.-]+/[\w.-]+)", place, re.ASCII)
         if form is None:
             raise ReleaseError(f"{place!r} names no repository", hint="Write --to github:owner/repository.")
+        if (os.environ.get("GITHUB_API_URL") or GITHUB_API).rstrip("/") != GITHUB_API:
+            hint = "Unset it; for a GitHub of your own, deliver to S3 or a folder."
+            raise ReleaseError(f"GITHUB_API_URL is not {GITHUB_API}, where alone github: delivers to", hint=hint)
         token = os.environ.get("GH_TOKEN") or os.environ.get("GITHUB_TOKEN")
         if not token:
             hint = "Set GH_TOKEN (`gh auth token` shows yours); it needs to write the repository's contents."
             raise ReleaseError("there is no token for GitHub in the environment", hint=hint, cause="settings")
-        api = os.environ.get("GITHUB_API_URL", GITHUB_API)
-        return cls(form[1].removesuffix(".git"), name, commit, api=api, token=token, session=requests.Session())
+        return cls(form[1].removesuffix(".git"), tag, commit, token=token, session=requests.Session())
 
     def url(self, name: str) -> str:
-        return f"https://github.com/{self._repository}/releases/download/{quote(self._name)}/{quote(name)}"
+        return f"https://github.com/{self._repository}/releases/download/{quote(self._tag)}/{quote(name)}"
 
     def put(self, file: File, seen: Seen, deadline: Deadline) -> bool:
         if file.size >= ASSET_BYTES:
@@ -63,6 +66,7 @@ class GitHub:
 
     def _put(self, file: File, seen: Seen) -> bool:
         try:
+            self._check_tag()
             release = self._release()
             asset = next((asset for asset in release["assets"] if asset["name"] == file.name), None)
             if asset and asset.get("state") == "uploaded":
@@ -72,27 +76,30 @@ class GitHub:
                 self._delete(asset)
             self._check_arrived(self._upload(release["upload_url"], file, seen), file)
         except (LookupError, TypeError, AttributeError, requests.exceptions.JSONDecodeError) as error:
-            raise _passing(f"{self._host} answers what is no release of GitHub's") from error
+            raise _passing(f"{HOSTS[0]} answers what is no release of GitHub's") from error
         return True
 
-    @property
-    def _host(self) -> str:
-        return urlsplit(self._api).netloc
-
-    @property
-    def _releases(self) -> str:
-        return f"{self._api}/repos/{self._repository}/releases"
+    def _check_tag(self) -> None:
+        """Raises ReleaseError where the tag is there, on another commit: the release would show that one's source."""
+        answer = self._ask(
+            "GET", f"{self._api}/commits/tags/{quote(self._tag)}", expected=NO_TAG, params={"per_page": 1}
+        )
+        if answer.status_code not in NO_TAG and (found := answer.json()["sha"]) != self._commit:
+            raise ReleaseError(
+                f"tag {self._tag} of {self._repository} is on commit {found[:SHORT]}, not on {self._commit[:SHORT]}",
+                hint="A release's tag is never moved: give this one another name (--name, or a tag on its commit).",
+            )
 
     def _release(self) -> Mapping[str, Any]:
-        answer = self._ask("GET", f"{self._releases}/tags/{quote(self._name)}", expected={MISSING})
+        answer = self._ask("GET", f"{self._api}/releases/tags/{quote(self._tag)}", expected={MISSING})
         if answer.status_code == MISSING:
-            wanted = {"tag_name": self._name, "target_commitish": self._commit, "name": self._name}
-            answer = self._ask("POST", self._releases, json=wanted)
+            wanted = {"tag_name": self._tag, "target_commitish": self._commit, "name": self._tag}
+            answer = self._ask("POST", f"{self._api}/releases", json=wanted)
         found: Mapping[str, Any] = answer.json()
         return found
 
     def _check_same(self, asset: Mapping[str, Any], file: File) -> None:
-        place = f"asset {file.name} of release {self._name} of {self._repository}"
+        place = f"asset {file.name} of release {self._tag} of {self._repository}"
         if not asset.get("digest"):  # an asset from the time before GitHub made digests
             check_same(Web(location.parse(self.url(file.name)), lambda: self._token, self._session), file, place)
         elif asset["digest"] != f"sha256:{file.digest}":
@@ -102,9 +109,9 @@ class GitHub:
         url, _, _ = address.partition("{")  # a template of RFC 6570
         parts = urlsplit(url)
         # It gets the token, so the answer alone does not decide where.
-        if parts.scheme != "https" or parts.netloc not in (self._host, re.sub(r"^api\.", "uploads.", self._host)):
-            hint = "See GITHUB_API_URL."
-            raise ReleaseError(f"{self._host} wants assets to be sent to {parts.netloc}: not with the token", hint=hint)
+        if parts.scheme != "https" or parts.netloc not in HOSTS:
+            hint = "See what stands between here and GitHub: a proxy?"
+            raise ReleaseError(f"{HOSTS[0]} wants assets to be sent to {parts.netloc}: not with the token", hint=hint)
         with file.open(seen) as body:
             kind = {"Content-Type": file.type}
             answer = self._ask("POST", url, params={"name": file.name}, data=body, headers=kind)
@@ -118,7 +125,7 @@ class GitHub:
             raise _passing(f"GitHub got other bytes than were sent of {file.name}")
 
     def _delete(self, asset: Mapping[str, Any]) -> None:
-        self._ask("DELETE", f"{self._releases}/assets/{int(asset['id'])}", expected={MISSING})
+        self._ask("DELETE", f"{self._api}/releases/assets/{int(asset['id'])}", expected={MISSING})
 
     def _ask(
         self,
@@ -149,7 +156,7 @@ class GitHub:
 
 
 def _passing(why: str) -> ReleaseError:
-    hint = "See githubstatus.com; the same command goes on where this one ended."
+    hint = "See githubstatus.com; the same command begins again."
     return ReleaseError(f"the upload failed: {why}", hint=hint, cause="dependency", transient=True)
 
 
@@ -165,15 +172,16 @@ def _refusal(answer: requests.Response, repository: str) -> ReleaseError:
     """What a status that is no success means."""
     status, said = answer.status_code, _said(answer)
     limited = "Retry-After" in answer.headers or answer.headers.get("X-RateLimit-Remaining") == "0"
-    if status in TRY_AGAIN or (status == HTTPStatus.FORBIDDEN and limited) or "already_exists" in said:
+    passing = status in TRY_AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR  # 520 too, of what stands before GitHub
+    if passing or (status == HTTPStatus.FORBIDDEN and limited) or "already_exists" in said:
         return _passing(f"GitHub answers {status}{said}")
-    hints = {
+    hints: dict[int, str] = {
         HTTPStatus.UNAUTHORIZED: "The token is expired or not valid: set another one as GH_TOKEN.",
         HTTPStatus.FORBIDDEN: f"The token needs to write the contents of {repository}, and SSO where it is asked for.",
         HTTPStatus.NOT_FOUND: f"See that {repository} exists; GitHub answers 404 for what a token may not see.",
         HTTPStatus.UNPROCESSABLE_ENTITY: "Push the commit first; a release that GitHub calls immutable takes no more.",
     }
-    hint = hints.get(HTTPStatus(status), "See that the repository has this name still.")
+    hint = hints.get(status, "See that the repository has this name still.")
     return ReleaseError(f"GitHub answers {status} {answer.reason} to the upload{said}", hint=hint)
 
 

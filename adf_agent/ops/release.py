@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = _parser().parse_args(argv)
-    from adf_agent import console, log  # noqa: PLC0415
+    from adf_agent import console, log, status  # noqa: PLC0415
 
+    status.tolerate(sys.stdout, sys.stderr)
     log.configure(sys.stderr)
     return console.ended("adf-release", lambda: arguments.command(arguments, console.stopping()) or 0, "ops")
 
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     places = "a folder (the current one), s3://bucket/prefix, or github:owner/repository"
     made.add_argument("--to", default=".", metavar="PLACE", help=places)
     made.add_argument("--allow-dirty", action="store_true", help="leave out what is not committed, knowingly")
+    _time(made)
     built = _command(commands, "build", _build, "build a release's image once, and push it to a registry")
     built.description = (
         f"{built.description} Prints the image's own RELEASE_URL. What the repository has of this release already is "
@@ -59,9 +61,13 @@ def _command(commands: "Any", name: str, run: "Callable[..., int | None]", text:
     return parser
 
 
+def _time(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--timeout", type=_duration, default="15m", metavar="TIME", help="for all of it (%(default)s)")
+
+
 def _bounds(parser: argparse.ArgumentParser) -> None:
     """The options that say how long it may take and how much a release may hold, as a boot's settings do."""
-    parser.add_argument("--timeout", type=_duration, default="15m", metavar="TIME", help="for all of it (%(default)s)")
+    _time(parser)
     text = "what the AMI sets as ADF_ARCHIVE_LIMIT, if anything: members=200000,bytes=10g,ratio=250"
     parser.add_argument("--archive-limit", type=_limits, default="", metavar="LIMITS", help=text)
 
@@ -88,9 +94,11 @@ def _told(parse: "Callable[[], Any]") -> "Any":
 
 
 def _create(arguments: argparse.Namespace, stop: "threading.Event") -> None:
+    from adf_agent.deadline import Deadline  # noqa: PLC0415
     from adf_agent.ops import create  # noqa: PLC0415
 
-    made = create.create(arguments.ref, arguments.name, arguments.to, stop, allow_dirty=arguments.allow_dirty)
+    deadline = Deadline(arguments.timeout, stop)
+    made = create.create(arguments.ref, arguments.name, arguments.to, deadline, allow_dirty=arguments.allow_dirty)
     print(f"RELEASE_URL={made}")
 
 

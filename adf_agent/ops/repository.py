@@ -1,17 +1,15 @@
 """The git repository that a release is made of: which commit, what is on it, and its archive."""
 
-import math
 import os
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError
+from adf_agent.ops.attempt import attempt
 
 CHUNK = 1 << 20  # bytes
 SUBMODULE = "160000"  # its mode in a tree
@@ -75,7 +73,7 @@ class Repository:
         return self._git("cat-file", "blob", f"{commit}:{path}").encode(errors="surrogateescape")
 
     @contextmanager
-    def archive(self, commit: str, scratch: Path, stop: threading.Event) -> Iterator[Iterator[bytes]]:
+    def archive(self, commit: str, scratch: Path, deadline: Deadline) -> Iterator[Iterator[bytes]]:
         """The tar of *commit*, in chunks, as any clone of it gives it. Raises ReleaseError, Stopped.
 
         It comes from an empty repository in the folder *scratch* that borrows the objects: neither `info/attributes`
@@ -93,7 +91,7 @@ class Repository:
             command, stdout=subprocess.PIPE, stderr=log, env=_environment(ALONE)
         ) as process:  # fmt: skip
             try:
-                yield _chunks(process, stop)
+                yield _chunks(process, deadline)
             except BaseException:
                 process.kill()
                 raise
@@ -117,14 +115,13 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**{name: text for name, text in os.environ.items() if not name.startswith("GIT_")}, **more}
 
 
-def _chunks(process: "subprocess.Popen[bytes]", stop: threading.Event) -> Iterator[bytes]:
+def _chunks(process: "subprocess.Popen[bytes]", deadline: Deadline) -> Iterator[bytes]:
     assert process.stdout is not None  # noqa: S101  PIPE above
-    pipe, ever = process.stdout, Deadline(math.inf, stop)
-    # Read in a thread: git may wait for a disk.
-    while chunk := Task(lambda: pipe.read(CHUNK)).result(ever):
-        ever.check()
+    pipe = process.stdout
+    while chunk := attempt(lambda: pipe.read(CHUNK), deadline):  # git may wait for a disk
+        deadline.check()
         yield chunk
-    ever.check()  # Ctrl-C ends git too
+    deadline.check()  # Ctrl-C ends git too
 
 
 def _failure(command: str, said: str) -> ReleaseError:
