@@ -160,6 +160,8 @@ UNNAMED = [
     ((), "", "'' can't be"),
     ((), "..", "'..' can't be"),
     ((), "é", "'é' can't be"),
+    ((), "-x", "'-x' can't be"),
+    (("é",), None, "'-' can't be"),
     ((), "a" * 101, "can't be"),
     ((), "v1.tar.gz", "can't be"),
     ((), "v1.TGZ", "can't be"),
@@ -215,6 +217,11 @@ def test_releases_and_ignored_files_make_no_tree_dirty(clone: Clone) -> None:
     assert clone.create(".") == url
     clone.create("dist", name="v1")
     assert clone.create("dist", name="v2")
+    clone.write({".adf-release-x1/v3.tar.gz": "x", "v4.tar.gz": "x"})  # of one that was killed, or is under way
+    with pytest.raises(ReleaseError, match=r"^1 file \(v4\.tar\.gz\)"):
+        clone.create("dist", name="v3")
+    with pytest.raises(ReleaseError, match="holds other bytes"):
+        clone.create(".", name="v4")
 
 
 def test_what_lies_elsewhere_is_refused_by_name(clone: Clone, tmp_path: Path) -> None:
@@ -256,7 +263,21 @@ def test_a_symlink_out_of_the_release_is_not_delivered(clone: Clone, tmp_path: P
     assert "leaves the build context" in refused(clone, tmp_path / "out").sentence
 
 
-@pytest.mark.parametrize("to", ["https://x/y", "s3://", "s3://a", "github:web", "github:o/r/s", "", "S3://bucket"])
+@pytest.mark.parametrize(
+    "to",
+    [
+        "https://x/y",
+        "s3://",
+        "s3://a",
+        "github:web",
+        "github:o/r/s",
+        "",
+        "S3://bucket",
+        "s3:x",
+        "gihub:o/r",
+        "github:../..",
+    ],
+)
 def test_a_place_that_is_none_is_refused(clone: Clone, to: str) -> None:
     """A folder `https:` in the repository, for the release that somebody waits for in another place."""
     with pytest.raises(ReleaseError) as caught:

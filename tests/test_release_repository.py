@@ -1,5 +1,6 @@
 """adf-release create asks git: what it lacks is a sentence, and half of an archive is none."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -29,6 +30,37 @@ def test_what_git_lacks_is_a_sentence(tmp_path: Path) -> None:
     code, out, err = nowhere.ran(environment={"PATH": "/nowhere"})
     assert (code, out) == (12, "")
     assert err.startswith("adf-release: git is missing")
+
+
+@pytest.mark.parametrize("name", [b"new\nline", b"\xff\xfe", b'quo"te\\back'])
+def test_a_clone_may_lie_anywhere(clone: Clone, tmp_path: Path, name: bytes) -> None:
+    """A build server's folder, named after a branch, from which nothing can be released."""
+    place = tmp_path / os.fsdecode(name)
+    clone.git("clone", "--quiet", str(clone.path), str(place))
+    assert Clone(place).create(tmp_path / "out", name="v1")
+    (place / "sub").mkdir()
+    assert Clone(place / "sub").create(tmp_path / "out", name="v1")
+
+
+def test_replaced_objects_are_not_what_is_released(clone: Clone, tmp_path: Path) -> None:
+    """A description that says another base image than the tarball holds."""
+    url = clone.create(tmp_path / "out", name="v1")
+    (tmp_path / "Dockerfile").write_text("FROM other\n")
+    other = clone.git("hash-object", "-w", str(tmp_path / "Dockerfile"))
+    clone.git("replace", clone.git("rev-parse", "HEAD:Dockerfile"), other)
+    assert clone.create(tmp_path / "out", name="v1") == url
+
+
+def test_ctrl_c_in_git_is_ctrl_c(clone: Clone, tmp_path: Path) -> None:
+    """An interrupted command that sends its user to `git fsck`."""
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "git").write_text("#!/bin/sh\nkill -INT $$\n")
+    (fake / "git").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{fake}:{os.environ['PATH']}")
+        with pytest.raises(Stopped):
+            clone.create(tmp_path / "out")
 
 
 def test_a_clone_that_lacks_an_object_makes_no_release(clone: Clone, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from adf_agent.notation import Limits
 from adf_agent.ops import package
 from adf_agent.ops.attempt import attempt
 from adf_agent.ops.bases import bases
-from adf_agent.ops.delivery import S3, Folder, Place, deliver
+from adf_agent.ops.delivery import S3, UNDER_WAY, Folder, Place, deliver
 from adf_agent.ops.package import File
 from adf_agent.ops.repository import Repository
 
@@ -27,11 +27,11 @@ def create(ref: str, name: str | None, to: str, deadline: Deadline, *, allow_dir
     """
     repository = Repository(Path())
     commit = repository.commit(ref)
-    if not allow_dirty:
-        _check_clean(repository, commit)
     tag = name if name is not None else _tag(repository, ref, commit)
     name = name if name is not None else location.release_name(tag)
     _check_name(name, name)
+    if not allow_dirty:
+        _check_clean(repository, commit, name)
     place = _place(to, tag, commit)
     _check_name(name, location.parse(place.url(name + TARBALL)).name)
     with TemporaryDirectory(prefix="adf-release-") as folder:
@@ -41,10 +41,11 @@ def create(ref: str, name: str | None, to: str, deadline: Deadline, *, allow_dir
         return f"{place.url(name + TARBALL)}#sha256={files[0].digest}"
 
 
-def _check_clean(repository: Repository, commit: str) -> None:
+def _check_clean(repository: Repository, commit: str, name: str) -> None:
     """Raises ReleaseError where files of the work tree differ from *commit* though it is what lies there."""
     changes = repository.changes()
-    if commit != repository.commit("HEAD") or not (left_out := [path for path in changes if not _made(path, changes)]):
+    left_out = [path for path in changes if not _made(path, changes, name)]
+    if commit != repository.commit("HEAD") or not left_out:
         return
     raise ReleaseError(
         f"{package.some(left_out, 'file')} would be left out of the release, or come as in the last commit",
@@ -52,10 +53,14 @@ def _check_clean(repository: Repository, commit: str) -> None:
     )
 
 
-def _made(path: str, changes: list[str]) -> bool:
-    """Whether it is a release that was delivered into the work tree: not there, the same command twice would fail."""
+def _made(path: str, changes: list[str], name: str) -> bool:
+    """Whether it is a release that was delivered, or is on its way, into the work tree.
+
+    Were it dirty by that, the same command twice would fail: also after one that broke off, or beside another.
+    """
     stem = path.removesuffix(TARBALL).removesuffix(NOTE)
-    return stem != path and {stem + TARBALL, stem + NOTE} <= {*changes}
+    whole = {stem + TARBALL, stem + NOTE} <= {*changes} or Path(stem).name == name
+    return (stem != path and whole) or any(part.startswith(UNDER_WAY) for part in Path(path).parts)
 
 
 def _tag(repository: Repository, ref: str, commit: str) -> str:
@@ -74,8 +79,15 @@ def _tag(repository: Repository, ref: str, commit: str) -> str:
 
 def _check_name(name: str, derived: str) -> None:
     """Raises ReleaseError where an instance would call the release *derived*, not *name*."""
-    if not name or not name == derived == location.release_name(name) or re.search(location.ARCHIVE_SUFFIX, name):
-        hint = "Letters, digits, . _ and -, 100 at most, and neither an archive's suffix nor a whole digest."
+    if (
+        not re.match(r"\w", name, re.ASCII)
+        or not name == derived == location.release_name(name)
+        or re.search(location.ARCHIVE_SUFFIX, name)
+    ):
+        hint = (
+            "Letters, digits, . _ and -, 100 at most, a letter or digit first; "
+            "neither an archive's suffix nor a whole digest."
+        )
         raise ReleaseError(f"{name!r} can't be a release's name", hint=hint)
 
 
@@ -86,8 +98,8 @@ def _place(to: str, tag: str, commit: str) -> Place:
         return GitHub.parse(to, tag, commit)
     if to.startswith("s3://"):
         return S3.parse(to, _s3)
-    if "://" in to or not to:
-        hint = "Write --to FOLDER, s3://bucket/prefix or github:owner/repository."
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", to) or not to:  # a slip in s3:// must not make a folder and end well
+        hint = "Write --to FOLDER (./a:b for one with a colon), s3://bucket/prefix or github:owner/repository."
         raise ReleaseError(f"a release can't be delivered to {to!r}", hint=hint)
     return Folder(to)
 

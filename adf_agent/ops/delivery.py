@@ -21,6 +21,7 @@ from adf_agent.notation import in_words
 from adf_agent.ops.attempt import attempt
 from adf_agent.ops.package import File, Seen, writing
 
+UNDER_WAY = ".adf-release-"  # how a folder's name begins that is there while a file is delivered beside it
 S3_BYTES = 5 * 2**30  # in one PutObject: https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html
 # Another writer was there at the same time, or the bytes were not those of the checksum when they came.
 PASSING = frozenset({"ConditionalRequestConflict", "OperationAborted", "BadDigest", "InvalidDigest"})
@@ -76,7 +77,7 @@ class Folder:
         target = self._path / file.name
         with writing(self._path):
             self._path.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=self._path, prefix=".adf-release-") as folder:
+            with TemporaryDirectory(dir=self._path, prefix=UNDER_WAY) as folder:
                 copy = Path(folder, file.name)
                 _copy(file, copy, seen, deadline)
                 with suppress(OSError):  # FAT has no hard links, nor have many mounts; what else there is, a copy meets
@@ -113,7 +114,7 @@ class S3:
     def parse(cls, place: str, client: Callable[[], Any]) -> "S3":
         """From `s3://bucket/prefix`. Raises ReleaseError."""
         form = re.fullmatch(r"s3://([A-Za-z0-9._-]{3,255})(?:/(.*))?", place)
-        if form is None:
+        if form is None or not place.isprintable():
             raise ReleaseError(f"{place!r} names no bucket of S3", hint="Write --to s3://bucket/prefix.")
         return cls(form[1], form[2] or "", client())
 

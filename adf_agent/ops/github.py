@@ -41,7 +41,7 @@ class GitHub:
     @classmethod
     def parse(cls, place: str, tag: str, commit: str) -> "GitHub":
         """From `github:owner/repository`. Raises ReleaseError."""
-        form = re.fullmatch(r"github:([\w.-]+/[\w.-]+)", place, re.ASCII)
+        form = re.fullmatch(r"github:([A-Za-z0-9-]+/(?!\.{1,2}$)[\w.-]+)", place, re.ASCII)
         if form is None:
             raise ReleaseError(f"{place!r} names no repository", hint="Write --to github:owner/repository.")
         if (os.environ.get("GITHUB_API_URL") or GITHUB_API).rstrip("/") != GITHUB_API:

@@ -1,6 +1,7 @@
 """The git repository that a release is made of: which commit, what is on it, and its archive."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,15 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from adf_agent.deadline import Deadline
-from adf_agent.errors import ReleaseError
+from adf_agent.errors import ReleaseError, Stopped
 from adf_agent.ops.attempt import attempt
 
 CHUNK = 1 << 20  # bytes
 SUBMODULE = "160000"  # its mode in a tree
 # No user's and no machine's settings and attributes count, only what is committed.
 ALONE = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_ATTR_NOSYSTEM": "1", "LC_ALL": "C"}
+PLAIN = {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1"}  # what is said, and read, is the same for everybody
 # What is left to choose. Of a commit's short form the length grows with the repository, so it is long from the start.
-PINNED = ("tar.umask=0022", "core.autocrlf=false", "core.eol=lf", "core.abbrev=20")
+# Larger files go through git in pieces.
+PINNED = ("tar.umask=0022", "core.autocrlf=false", "core.eol=lf", "core.abbrev=20", "core.bigFileThreshold=16m")
 
 
 class Repository:
@@ -26,7 +29,7 @@ class Repository:
         self._folder = folder.absolute()
         try:
             asked = ("--is-inside-work-tree", "--show-object-format", "--git-path", "objects")
-            inside, self._format, objects = self._git("rev-parse", *asked).splitlines()
+            inside, self._format, objects = self._git("rev-parse", *asked).removesuffix("\n").split("\n", 2)
         except ReleaseError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise
@@ -48,8 +51,8 @@ class Repository:
 
     def tags(self, commit: str) -> list[str]:
         """The tags on *commit*, in the order of their names."""
-        refs = self._git("for-each-ref", "--format=%(refname)", f"--points-at={commit}", "refs/tags").splitlines()
-        return [ref.removeprefix("refs/tags/") for ref in refs]
+        refs = self._git("for-each-ref", "--format=%(refname)", f"--points-at={commit}", "refs/tags").split("\n")
+        return [ref.removeprefix("refs/tags/") for ref in refs if ref]
 
     def time(self, commit: str) -> str:
         """When *commit* was made, as ISO 8601 in UTC."""
@@ -84,7 +87,7 @@ class Repository:
         options = ("--quiet", "--bare", "--template=", f"--object-format={self._format}")
         self._git("init", *options, str(borrowing), environment=_environment(ALONE))
         (borrowing / "objects/info").mkdir(exist_ok=True)
-        (borrowing / "objects/info/alternates").write_text(f"{self._objects}\n")
+        (borrowing / "objects/info/alternates").write_bytes(_quoted(os.fsencode(self._objects)) + b"\n")
         pins = [word for pinned in PINNED for word in ("-c", pinned)]
         command = ["git", f"--git-dir={borrowing}", *pins, "archive", "--format=tar", commit]
         with errors.open("wb") as log, subprocess.Popen(
@@ -102,12 +105,19 @@ class Repository:
         """What git writes. Raises ReleaseError with what it says where it fails."""
         command = ["git", "--no-optional-locks", "-C", str(self._folder), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, env={**environment, "LC_ALL": "C"}, check=False)
+            done = subprocess.run(command, capture_output=True, env={**environment, **PLAIN}, check=False)
         except FileNotFoundError as error:
             raise ReleaseError("git is missing on this machine", hint="Install git.", cause="host") from error
+        if done.returncode in (-signal.SIGINT, 128 + signal.SIGINT):  # a terminal's Ctrl-C is git's too
+            raise Stopped
         if done.returncode:
             raise _failure(arguments[0], done.stderr.decode(errors="replace"))
         return done.stdout.decode(errors="surrogateescape")
+
+
+def _quoted(path: bytes) -> bytes:
+    """*path* as `info/alternates` has it, whatever bytes it holds (gitrepository-layout(5))."""
+    return b'"%s"' % path.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
