@@ -83,6 +83,7 @@ def cleaned(there: Snapshot) -> Change:
             {(OVERLAY, "A"): None},
         ),
         ({(OVERLAY, "H"): HIDDEN}, emptied(), {(OVERLAY, "H"): None}),
+        ({(BASE, "H"): value("x"), (OVERLAY, "H"): {**HIDDEN, "Note": {"S": "x"}}}, promoted(), {(BASE, "H"): None}),
         ({(BASE, "H"): value("again"), (OVERLAY, "H"): HIDDEN}, emptied(), {}),
         ({(BASE, "A"): value("1"), (OVERLAY, "B"): SECRET, (OVERLAY, "C"): SECRET}, cleaned, {(OVERLAY, "B"): None}),
         ({(BASE, "A"): value("1")}, cleaned, {}),

@@ -47,7 +47,7 @@ def hidden(app: str, release: str | None, seen: Snapshot, names: Collection[str]
 def promoted(app: str, release: str, seen: Snapshot, names: Collection[str]) -> Change:
     """The overlay's keys, or *names* of them, in the base; what it hides is gone there."""
     overlay = _chosen(app, release, seen, names)
-    change = {(app, name): None if attributes == UNSET else attributes for name, attributes in overlay.items()}
+    change = {(app, name): None if _hides(attributes) else attributes for name, attributes in overlay.items()}
     for key, attributes in change.items():
         _check_secret(key, attributes or {}, seen)
     _check_result(app, None, seen, change)
@@ -60,7 +60,7 @@ def emptied(app: str, release: str, seen: Snapshot, names: Collection[str]) -> C
     same = [
         name
         for name, attributes in overlay.items()
-        if seen.items.get((app, name)) == (None if attributes == UNSET else attributes)
+        if seen.items.get((app, name)) == (None if _hides(attributes) else attributes)
     ]
     return {(own(app, release), name): None for name in same}
 
@@ -75,7 +75,7 @@ def why(app: str, release: str, seen: Snapshot) -> dict[str, str]:
     place, reasons = own(app, release), {}
     for name, attributes in sorted(_overlay(app, release, seen).items()):
         held = "stays, with its own value" if (app, name) in seen.items else "has none"
-        reasons[name] = f"kept {app}'s from {release}" if attributes == UNSET else f"only {place} has it; {app} {held}"
+        reasons[name] = f"kept {app}'s from {release}" if _hides(attributes) else f"only {place} has it; {app} {held}"
     return reasons
 
 
@@ -131,6 +131,10 @@ def _bytes(key: Key, attributes: Attributes | None) -> int:
     contents = (value for typed in (attributes or {}).values() for value in typed.values())
     texts: Iterable[object] = (*key, *contents)
     return sum(len(text) if isinstance(text, bytes) else len(str(text).encode()) for text in texts)
+
+
+def _hides(attributes: Attributes) -> bool:
+    return attributes.get("Unset") == UNSET["Unset"]  # also one by hand, with a comment of its own
 
 
 def _overlay(app: str, release: str, seen: Snapshot) -> dict[str, Attributes]:
