@@ -501,7 +501,10 @@ def test_what_is_denied_names_action_and_resource(
     refusing.cloud.faults = [denied(action)]
     error = failure(lambda: call(refusing))
     assert error.sentence.startswith(f"{action} on {resource} is denied")
-    assert error.hint == f"Allow {action} on {resource} in the role of the instance profile."
+    assert (
+        error.hint
+        == f"Allow {action} on {resource} in the caller's role; on an instance, that of its instance profile."
+    )
     assert (error.cause, error.transient) == ("dependency", False)
 
 
