@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Protocol
 
 from adf_agent import aws
@@ -45,17 +46,19 @@ class Writer:
 
         Empty where nothing has to change. *several* says what to do where it is more than a transaction takes.
         """
-        by = self.app.account.caller()
-        return self.app.deadline.retry(lambda: self._attempt(what, look, several, by))
+        return self._write(what, look, several, self.if_revision)
 
-    def _attempt(self, what: str, look: Look, several: str, by: str) -> list[Revision]:
+    def _write(self, what: str, look: Look, several: str, bound: int | None) -> list[Revision]:
+        return self.app.deadline.retry(lambda: self._attempt(what, look, several, bound))
+
+    def _attempt(self, what: str, look: Look, several: str, bound: int | None) -> list[Revision]:
         seen, change = look()
-        self._check_revision(seen)
+        self._check_revision(seen, bound)
         change = edit.effective(change, seen)
         if not change:
             return []
         edit.check_size(change, seen, several)
-        revision = _revision(seen, change, by, what)
+        revision = _revision(seen, change, self._by, what)
         try:
             self._send(transaction(self.app, revision, change))
         except _MovedError as error:
@@ -79,10 +82,10 @@ class Writer:
             seen, change = look()
             return seen, edit.batch(change, seen)
 
-        writer = self
-        while written := writer.write(what, look_at_a_part):
+        bound = self.if_revision
+        while written := self._write(what, look_at_a_part, SEVERAL, bound):
             yield from written
-            writer = Writer(self.app, written[0].number if self.if_revision is not None else None)
+            bound = None if bound is None else written[0].number
 
     def _send(self, request: dict[str, Any]) -> None:
         """Sent again with the same token: an answer that was lost does not make two revisions of it."""
@@ -111,10 +114,15 @@ class Writer:
             hint=f"See the last revision with `history`, and give {REVISION} of {self.app.name} its number.",
         )
 
-    def _check_revision(self, seen: Snapshot) -> None:
-        if self.if_revision not in (None, seen.revision or 0):
+    @cached_property
+    def _by(self) -> str:
+        """Who writes: asked once, and only where there is something to write."""
+        return self.app.account.caller()
+
+    def _check_revision(self, seen: Snapshot, bound: int | None) -> None:
+        if bound not in (None, seen.revision or 0):
             raise ConfigError(
-                f"{self.app.name} is at revision {seen.revision or 0}, not {self.if_revision}: nothing was changed",
+                f"{self.app.name} is at revision {seen.revision or 0}, not {bound}: nothing was changed",
                 hint="See `history` for what changed, and decide anew.",
             )
 
