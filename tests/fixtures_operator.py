@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from adf_agent.ops import account, configure
+from adf_agent.ops import account
 from adf_agent.ops.account import Account
+from adf_agent.ops.configure import cli as configure
 from adf_agent.sandbox.cloud import Cloud
 
 TABLE = "adf-config"

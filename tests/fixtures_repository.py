@@ -14,9 +14,9 @@ import pytest
 
 from adf_agent.deadline import Deadline
 from adf_agent.errors import AgentError
-from adf_agent.ops.create import create
+from adf_agent.ops.release.create import create
 
-MAIN = "import sys; from adf_agent.ops.release import main; sys.exit(main())"
+MAIN = "import sys; from adf_agent.ops.release.cli import main; sys.exit(main())"
 PERSON = ("-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "protocol.file.allow=always")
 
 

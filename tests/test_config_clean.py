@@ -17,12 +17,18 @@ from werkzeug.wrappers import Response
 
 from adf_agent import fleetrecord
 from adf_agent.deadline import Deadline
-from adf_agent.ops import cleaning, history
 from adf_agent.ops.account import Account
 from adf_agent.ops.app import App
+from adf_agent.ops.configure import cleaning, history
 from adf_agent.sandbox.front import AwsFault, Call, Then
 
-COMMAND = [sys.executable, "-c", "import sys; from adf_agent.ops.configure import main; sys.exit(main())", "-a", "web"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from adf_agent.ops.configure.cli import main; sys.exit(main())",
+    "-a",
+    "web",
+]
 GONE = "adf-config -a web rollback --in-batches"
 
 

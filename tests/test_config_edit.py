@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from adf_agent.errors import ConfigError
-from adf_agent.ops import edit
-from adf_agent.ops.edit import Change
-from adf_agent.ops.history import Changed, Revision
+from adf_agent.ops.configure import edit
+from adf_agent.ops.configure.edit import Change
+from adf_agent.ops.configure.history import Changed, Revision
 from adf_agent.table import Attributes, Snapshot
 
 BASE, OVERLAY = "web", "web@v42"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fixtures_operator import TABLE, Operator
 
-from adf_agent.ops import held
+from adf_agent.ops.configure import held
 from adf_agent.sandbox.front import AwsFault
 
 SECRET = "canary-5f2a"  # of a secret: shown where --reveal is given alone
@@ -323,9 +323,9 @@ def test_who_reads_needs_two_actions_alone(shop: Operator, monkeypatch: pytest.M
 
 HELP = """
 import sys
-from adf_agent.ops import {0}
+from adf_agent.ops.{0}.cli import main
 try:
-    {0}.main(["--help"])
+    main(["--help"])
 finally:
     print(*sorted({{"boto3", "rich", "shutil", "structlog"}} & {{*sys.modules}}), file=sys.stderr)
 """

@@ -16,15 +16,15 @@ from adf_agent import config
 from adf_agent.deadline import Deadline
 from adf_agent.ops.account import Account
 from adf_agent.ops.app import App
-from adf_agent.ops.edit import assigned
-from adf_agent.ops.entries import pairs, plain
-from adf_agent.ops.writer import PASSING, Writer
+from adf_agent.ops.configure.edit import assigned
+from adf_agent.ops.configure.entries import pairs, plain
+from adf_agent.ops.configure.writer import PASSING, Writer
 from adf_agent.sandbox.front import AwsFault
 
 CANCELLED = "TransactionCanceledException"
 CONFLICT = {"CancellationReasons": [{"Code": "None"}, {"Code": "TransactionConflict"}]}
 CANARY = "canary-5f2a"
-COMMAND = [sys.executable, "-c", "import sys; from adf_agent.ops.configure import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from adf_agent.ops.configure.cli import main; sys.exit(main())"]
 
 
 def history(operator: Operator) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adf_agent.errors import ConfigError
-from adf_agent.ops import envfile
-from adf_agent.ops.envfile import Format
+from adf_agent.ops.configure import envfile
+from adf_agent.ops.configure.envfile import Format
 
 CANARY = "canary-5f2a"  # in values: no refusal may hold it
 # Of what a shell and python-dotenv see something in, more than chance would give.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adf_agent.ops.bases import bases
+from adf_agent.ops.release.bases import bases
 
 DOCKERFILES = {
     "stages": (

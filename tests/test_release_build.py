@@ -25,10 +25,10 @@ from adf_agent import build as builders
 from adf_agent.deadline import Deadline
 from adf_agent.errors import TRY_AGAIN, AgentError, DockerError, ImageError, ReleaseError, SettingsError, Stopped
 from adf_agent.notation import Limits
-from adf_agent.ops.build import build
-from adf_agent.ops.registry import Found, find
+from adf_agent.ops.release.build import build
+from adf_agent.ops.release.registry import Found, find
 
-COMMAND = "import sys; from adf_agent.ops.release import main; sys.exit(main())"
+COMMAND = "import sys; from adf_agent.ops.release.cli import main; sys.exit(main())"
 IMAGE = 14
 # What `htpasswd -nbB -C 4 me hunter2` prints.
 LOGIN = ("me", "hunter2", "me:$2b$04$sb3ZwHNTMhh31Z3kIhbjLO7mMuUg3qFHDkUlABGspa90VuSdnwv5K")
@@ -285,7 +285,7 @@ def test_a_registry_that_takes_no_images_is_quoted(place: Place, tmp_path_factor
 
 def test_a_registry_out_of_reach_is_tried_again_for_a_while(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry's hiccup that fails the job; a mistyped one that is asked for a quarter of an hour."""
-    monkeypatch.setattr("adf_agent.ops.registry.ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr("adf_agent.ops.release.registry.ANSWER_SECONDS", 2.0)
     began = time.monotonic()
     error = place.error(place.release(), push=f"127.0.0.1:{free_port()}/web")
     assert error.exit_code == TRY_AGAIN
@@ -313,7 +313,7 @@ def test_a_registry_that_is_silent_holds_up_neither_the_deadline_nor_a_stop(plac
 
 def test_no_engine_is_waited_for_briefly(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person who watches a quarter of an hour how no Docker comes up."""
-    monkeypatch.setattr("adf_agent.ops.registry.ENGINE_SECONDS", 0.5)
+    monkeypatch.setattr("adf_agent.ops.release.registry.ENGINE_SECONDS", 0.5)
     monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{free_port()}")
     began = time.monotonic()
     error = place.error("file:///none/v1.tar.gz")

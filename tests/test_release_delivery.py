@@ -23,9 +23,9 @@ from fixtures_repository import Clone
 from adf_agent.deadline import Deadline
 from adf_agent.errors import TRY_AGAIN, ReleaseError, Stopped
 from adf_agent.location import parse
-from adf_agent.ops import package
-from adf_agent.ops.delivery import S3, S3_BYTES, Folder, deliver
-from adf_agent.ops.package import File
+from adf_agent.ops.release import package
+from adf_agent.ops.release.delivery import S3, S3_BYTES, Folder, deliver
+from adf_agent.ops.release.package import File
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.sandbox.front import AwsFault
 

@@ -20,8 +20,8 @@ from adf_agent.deadline import Deadline
 from adf_agent.errors import TRY_AGAIN, ReleaseError, Stopped
 from adf_agent.location import parse
 from adf_agent.notation import Limits
-from adf_agent.ops.github import ASSET_BYTES, GitHub
-from adf_agent.ops.package import File
+from adf_agent.ops.release.github import ASSET_BYTES, GitHub
+from adf_agent.ops.release.package import File
 from adf_agent.web import Web as WebSource
 
 SECRET = "hunter2"

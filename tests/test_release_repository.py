@@ -9,7 +9,7 @@ from fixtures_repository import Clone, refused, repository
 
 from adf_agent.deadline import Deadline
 from adf_agent.errors import TRY_AGAIN, Stopped
-from adf_agent.ops.repository import Repository
+from adf_agent.ops.release.repository import Repository
 
 
 @pytest.mark.parametrize("ref", ["nope", "--all", "HEAD:page.html", "", "HEAD..HEAD"])

@@ -16,8 +16,8 @@ from adf_agent.engine import Engine
 from adf_agent.errors import AgentError, ImageError, SettingsError
 from adf_agent.location import Location
 from adf_agent.notation import Limits
-from adf_agent.ops import fetch, registry
-from adf_agent.ops.registry import Found
+from adf_agent.ops.release import fetch, registry
+from adf_agent.ops.release.registry import Found
 from adf_agent.release import Release
 from adf_agent.state import Ledger
 

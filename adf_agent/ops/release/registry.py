@@ -15,7 +15,7 @@ from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.engine import Engine, asking, passing
 from adf_agent.errors import AgentError, ImageError
-from adf_agent.ops import fetch
+from adf_agent.ops.release import fetch
 
 T = TypeVar("T")
 ENGINE_SECONDS = 10.0  # a person waits for it, not a boot

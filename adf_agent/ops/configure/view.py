@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from adf_agent import config
 from adf_agent.errors import ConfigError
-from adf_agent.ops import held
 from adf_agent.ops.app import App
-from adf_agent.ops.held import Held
+from adf_agent.ops.configure import held
+from adf_agent.ops.configure.held import Held
 from adf_agent.table import Snapshot, partitions
 
 WIDEST = 48  # of a column: one long value must not push everybody's origin off the screen

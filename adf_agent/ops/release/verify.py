@@ -8,7 +8,7 @@ from adf_agent.deadline import Deadline
 from adf_agent.errors import ImageError
 from adf_agent.location import Location
 from adf_agent.notation import Limits, in_words
-from adf_agent.ops import fetch
+from adf_agent.ops.release import fetch
 
 Facts = dict[str, Any]
 
@@ -43,7 +43,7 @@ def _tarball(at: Location, limits: Limits, deadline: Deadline) -> Facts:
 
 
 def _image(at: Location, deadline: Deadline) -> Facts:
-    from adf_agent.ops import registry  # noqa: PLC0415  a tarball needs no Docker
+    from adf_agent.ops.release import registry  # noqa: PLC0415  a tarball needs no Docker
 
     with registry.connected(deadline) as engine:
         found = registry.find(engine.client, at.reference, deadline)

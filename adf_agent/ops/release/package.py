@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adf_agent.errors import ReleaseError
-from adf_agent.ops.repository import Repository
+from adf_agent.ops.release.repository import Repository
 from adf_agent.tarball import members, reading
 
 LEVEL = 6  # gzip's own; fixed, as another gives other bytes. Another version of zlib may do so too

@@ -18,8 +18,8 @@ from adf_agent.deadline import Deadline
 from adf_agent.download import CHUNK, Source, broken
 from adf_agent.errors import ReleaseError
 from adf_agent.notation import in_words
-from adf_agent.ops.attempt import attempt
-from adf_agent.ops.package import File, Seen, writing
+from adf_agent.ops.release.attempt import attempt
+from adf_agent.ops.release.package import File, Seen, writing
 
 UNDER_WAY = ".adf-release-"  # how a folder's name begins that is there while a file is delivered beside it
 S3_BYTES = 5 * 2**30  # in one PutObject: https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html

@@ -95,7 +95,7 @@ def _told(parse: "Callable[[], Any]") -> "Any":
 
 def _create(arguments: argparse.Namespace, stop: "threading.Event") -> None:
     from adf_agent.deadline import Deadline  # noqa: PLC0415
-    from adf_agent.ops import create  # noqa: PLC0415
+    from adf_agent.ops.release import create  # noqa: PLC0415
 
     deadline = Deadline(arguments.timeout, stop)
     made = create.create(arguments.ref, arguments.name, arguments.to, deadline, allow_dirty=arguments.allow_dirty)
@@ -104,7 +104,7 @@ def _create(arguments: argparse.Namespace, stop: "threading.Event") -> None:
 
 def _build(arguments: argparse.Namespace, stop: "threading.Event") -> None:
     from adf_agent.deadline import Deadline  # noqa: PLC0415
-    from adf_agent.ops import build  # noqa: PLC0415
+    from adf_agent.ops.release import build  # noqa: PLC0415
 
     deadline = Deadline(arguments.timeout, stop)
     print(build.build(arguments.url, arguments.push, arguments.builder, arguments.archive_limit, deadline))
@@ -112,7 +112,7 @@ def _build(arguments: argparse.Namespace, stop: "threading.Event") -> None:
 
 def _verify(arguments: argparse.Namespace, stop: "threading.Event") -> None:
     from adf_agent.deadline import Deadline  # noqa: PLC0415
-    from adf_agent.ops import verify  # noqa: PLC0415
+    from adf_agent.ops.release import verify  # noqa: PLC0415
 
     deadline = Deadline(arguments.timeout, stop)
     verify.verify(arguments.url, arguments.archive_limit, deadline, as_json=arguments.json)

@@ -14,9 +14,9 @@ from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError
 from adf_agent.location import SHORT
 from adf_agent.notation import in_words
-from adf_agent.ops.attempt import attempt
-from adf_agent.ops.delivery import check_same, other_bytes
-from adf_agent.ops.package import File, Seen
+from adf_agent.ops.release.attempt import attempt
+from adf_agent.ops.release.delivery import check_same, other_bytes
+from adf_agent.ops.release.package import File, Seen
 from adf_agent.web import GITHUB_API, TRY_AGAIN, Login, Web
 
 # Seconds to connect, which urllib3 takes for each send too, and of silence: GitHub first hashes what it got.

@@ -5,12 +5,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from adf_agent.errors import AgentError, ConfigError
-from adf_agent.ops import edit, fleet
+from adf_agent.ops import fleet
 from adf_agent.ops.app import App
-from adf_agent.ops.edit import Change
-from adf_agent.ops.held import one_line
-from adf_agent.ops.history import Revision
-from adf_agent.ops.writer import Writer
+from adf_agent.ops.configure import edit
+from adf_agent.ops.configure.edit import Change
+from adf_agent.ops.configure.held import one_line
+from adf_agent.ops.configure.history import Revision
+from adf_agent.ops.configure.writer import Writer
 from adf_agent.table import Snapshot, own
 
 NAMED = 5  # instances in a sentence

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from adf_agent.config import check_environment, check_name
 from adf_agent.errors import ConfigError
-from adf_agent.ops.history import Revision
+from adf_agent.ops.configure.history import Revision
 from adf_agent.table import Attributes, Key, Snapshot, own, partitions
 
 Change = Mapping[Key, Attributes | None]  # by key, the new item, or None for none

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adf_agent.errors import ConfigError
-from adf_agent.ops import envfile, held
 from adf_agent.ops.app import App
-from adf_agent.ops.envfile import Format
-from adf_agent.ops.held import Held
+from adf_agent.ops.configure import envfile, held
+from adf_agent.ops.configure.envfile import Format
+from adf_agent.ops.configure.held import Held
 from adf_agent.table import Snapshot
 
 Side = Mapping[str, Held]

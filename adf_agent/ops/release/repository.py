@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError, Stopped
-from adf_agent.ops.attempt import attempt
+from adf_agent.ops.release.attempt import attempt
 
 CHUNK = 1 << 20  # bytes
 SUBMODULE = "160000"  # its mode in a tree

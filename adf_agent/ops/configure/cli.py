@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from adf_agent.ops import options
+from adf_agent.ops.configure import options
 
 TYPE_CHECKING = False  # as in typing, which takes `--help` longer to import than much of what it does
 if TYPE_CHECKING:
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from adf_agent.ops.app import App
-    from adf_agent.ops.edit import Change
-    from adf_agent.ops.entries import Entries
-    from adf_agent.ops.history import Revision
+    from adf_agent.ops.configure.edit import Change
+    from adf_agent.ops.configure.entries import Entries
+    from adf_agent.ops.configure.history import Revision
     from adf_agent.table import Snapshot
 
 SECONDS = 300.0  # for all that AWS is asked: fifty writers at once take turns
@@ -50,19 +50,19 @@ def _app(arguments: argparse.Namespace) -> "App":
 
 
 def _list(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import view  # noqa: PLC0415
+    from adf_agent.ops.configure import view  # noqa: PLC0415
 
     view.show(app, arguments.release, reveal=arguments.reveal, as_json=arguments.json)
 
 
 def _get(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import view  # noqa: PLC0415
+    from adf_agent.ops.configure import view  # noqa: PLC0415
 
     print(view.value(app, arguments.release, arguments.name, reveal=arguments.reveal))
 
 
 def _diff(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import compare  # noqa: PLC0415
+    from adf_agent.ops.configure import compare  # noqa: PLC0415
 
     sides = arguments.releases
     if arguments.file:
@@ -73,7 +73,7 @@ def _diff(app: "App", arguments: argparse.Namespace) -> None:
 
 
 def _export(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import envfile, held  # noqa: PLC0415
+    from adf_agent.ops.configure import envfile, held  # noqa: PLC0415
 
     seen = app.seen(arguments.release)
     resolved = app.resolved(arguments.release, seen)
@@ -84,7 +84,7 @@ def _export(app: "App", arguments: argparse.Namespace) -> None:
 def _history(app: "App", arguments: argparse.Namespace) -> None:
     import json  # noqa: PLC0415
 
-    from adf_agent.ops import history  # noqa: PLC0415
+    from adf_agent.ops.configure import history  # noqa: PLC0415
 
     found = history.latest(app.table, app.name, arguments.limit)
     if arguments.json:
@@ -96,7 +96,7 @@ def _history(app: "App", arguments: argparse.Namespace) -> None:
 
 
 def _set(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import entries  # noqa: PLC0415
+    from adf_agent.ops.configure import entries  # noqa: PLC0415
 
     plain, references = entries.pairs(arguments.pairs), entries.pairs(arguments.ref)
     entries.check_once([*plain, *references, *arguments.secret])
@@ -105,7 +105,7 @@ def _set(app: "App", arguments: argparse.Namespace) -> None:
 
 
 def _import(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import entries, envfile  # noqa: PLC0415
+    from adf_agent.ops.configure import entries, envfile  # noqa: PLC0415
 
     texts = envfile.load(arguments.file, arguments.format)
     secrets, what = entries.chosen(texts, arguments.secret), f"import {arguments.file}"
@@ -113,7 +113,7 @@ def _import(app: "App", arguments: argparse.Namespace) -> None:
 
 
 def _assign(app: "App", arguments: argparse.Namespace, new: "Entries", secrets: "Mapping[str, str]", what: str) -> None:
-    from adf_agent.ops import edit, entries  # noqa: PLC0415
+    from adf_agent.ops.configure import edit, entries  # noqa: PLC0415
 
     new = {**new, **entries.encrypted(app, secrets, arguments.kms_key)}
     release, bound = arguments.release, arguments.if_revision
@@ -121,7 +121,7 @@ def _assign(app: "App", arguments: argparse.Namespace, new: "Entries", secrets: 
 
 
 def _unset(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import edit  # noqa: PLC0415
+    from adf_agent.ops.configure import edit  # noqa: PLC0415
 
     what, decide = ("hide", edit.hidden) if arguments.hide else ("unset", edit.removed)
     release, bound = arguments.release, arguments.if_revision
@@ -129,7 +129,7 @@ def _unset(app: "App", arguments: argparse.Namespace) -> None:
 
 
 def _promote(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import edit  # noqa: PLC0415
+    from adf_agent.ops.configure import edit  # noqa: PLC0415
 
     release, names = arguments.release, arguments.names
     # Two changes, as each may take all the keys that one can; what the release gets is the same after either.
@@ -141,13 +141,13 @@ def _promote(app: "App", arguments: argparse.Namespace) -> None:
 def _change(
     app: "App", release: "str | None", what: str, decide: "Callable[[Snapshot], Change]", bound: "int | None" = None
 ) -> None:
-    from adf_agent.ops.writer import Writer  # noqa: PLC0415
+    from adf_agent.ops.configure.writer import Writer  # noqa: PLC0415
 
     _tell(Writer(app, bound).change(what, release, decide))
 
 
 def _rollback(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import rollback  # noqa: PLC0415
+    from adf_agent.ops.configure import rollback  # noqa: PLC0415
 
     _tell(rollback.rollback(app, arguments.revision, arguments.if_revision, in_batches=arguments.in_batches))
 
@@ -163,7 +163,7 @@ def _tell(written: "Iterable[Revision]") -> "list[Revision]":
 
 
 def _clean(app: "App", arguments: argparse.Namespace) -> None:
-    from adf_agent.ops import cleaning  # noqa: PLC0415
+    from adf_agent.ops.configure import cleaning  # noqa: PLC0415
 
     release = arguments.release
     planned = cleaning.plan(app, release)
@@ -175,7 +175,7 @@ def _clean(app: "App", arguments: argparse.Namespace) -> None:
 
 
 def _init(app: "App", _: argparse.Namespace) -> None:
-    from adf_agent.ops import schema  # noqa: PLC0415
+    from adf_agent.ops.configure import schema  # noqa: PLC0415
 
     for line in schema.make(app.table, app.account.client("dynamodb"), app.deadline):
         print(line, flush=True)

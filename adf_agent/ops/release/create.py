@@ -10,12 +10,12 @@ from adf_agent.archive import Archive
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError
 from adf_agent.notation import Limits
-from adf_agent.ops import package
-from adf_agent.ops.attempt import attempt
-from adf_agent.ops.bases import bases
-from adf_agent.ops.delivery import S3, UNDER_WAY, Folder, Place, deliver
-from adf_agent.ops.package import File
-from adf_agent.ops.repository import Repository
+from adf_agent.ops.release import package
+from adf_agent.ops.release.attempt import attempt
+from adf_agent.ops.release.bases import bases
+from adf_agent.ops.release.delivery import S3, UNDER_WAY, Folder, Place, deliver
+from adf_agent.ops.release.package import File
+from adf_agent.ops.release.repository import Repository
 
 TARBALL, NOTE = ".tar.gz", ".release.json"
 
@@ -93,7 +93,7 @@ def _check_name(name: str, derived: str) -> None:
 
 def _place(to: str, tag: str, commit: str) -> Place:
     if to.startswith("github:"):
-        from adf_agent.ops.github import GitHub  # noqa: PLC0415
+        from adf_agent.ops.release.github import GitHub  # noqa: PLC0415
 
         return GitHub.parse(to, tag, commit)
     if to.startswith("s3://"):

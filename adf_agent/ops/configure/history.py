@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from adf_agent.errors import ConfigError
-from adf_agent.ops.held import one_line
+from adf_agent.ops.configure.held import one_line
 from adf_agent.table import Attributes, Key, Table
 
 GONE = {"": "-", "Unset": "!"}  # the marks of what a release does not get any more

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from functools import partial
 
-from adf_agent.ops import edit, history
 from adf_agent.ops.app import App
-from adf_agent.ops.edit import Change
-from adf_agent.ops.history import Revision
-from adf_agent.ops.writer import Writer
+from adf_agent.ops.configure import edit, history
+from adf_agent.ops.configure.edit import Change
+from adf_agent.ops.configure.history import Revision
+from adf_agent.ops.configure.writer import Writer
 from adf_agent.table import Snapshot
 
 STEPS = "Allow several changes by --in-batches; an instance that boots in between gets a part of it."

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from adf_agent import aws
 from adf_agent.errors import ConfigError
-from adf_agent.ops import edit
 from adf_agent.ops.app import App
-from adf_agent.ops.edit import Change
-from adf_agent.ops.history import Changed, Revision
+from adf_agent.ops.configure import edit
+from adf_agent.ops.configure.edit import Change
+from adf_agent.ops.configure.history import Changed, Revision
 from adf_agent.table import FORMS, REVISION, Attributes, Key, Snapshot
 
 Look = Callable[[], tuple[Snapshot, Change]]  # what is there now, and what shall change

@@ -1,0 +1,1 @@
+"""The commands of `adf-release`: releases made, delivered, built and verified."""
