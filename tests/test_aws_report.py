@@ -528,6 +528,12 @@ class Draining:
 
     draining = True
 
+    def drains(self, _: str) -> bool:
+        return self.draining
+
+    def states(self) -> dict[str, str]:
+        return {}
+
 
 def terminating(world: World) -> tuple[sandbox.Group, Draining]:
     """A group whose instance terminates, and whose hook does not wait yet: a load balancer drains it."""

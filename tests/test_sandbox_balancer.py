@@ -3,10 +3,12 @@
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -37,6 +39,50 @@ class App:
         self.under_way.set()
         assert self.release.wait(10)
         return Answer(200, b"slow")
+
+
+class Machine(ThreadingHTTPServer):
+    """An instance whose app answers *status* and its address, and to /slow not before *release* is set.
+
+    *asked* is what it was asked, without the check of /health.
+    """
+
+    def __init__(self, instance_id: str, address: str, port: int = 0) -> None:
+        super().__init__((address, port), _Handler)
+        self.id, self.address = instance_id, address
+        self.status, self.asked, self.release = 200, list[str](), threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, args=(0.02,)).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release.set()
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Machine
+
+    def do_GET(self) -> None:
+        if self.path != "/health":
+            self.server.asked.append(self.path)
+        if self.path == "/slow":
+            assert self.server.release.wait(10)
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(self.server.address.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: what was asked is kept."""
+
+
+@pytest.fixture
+def two(cloud: Cloud) -> Iterator[tuple[Machine, Machine]]:
+    with Machine("i-1", "127.0.0.2") as one, Machine("i-2", "127.0.0.3", one.server_port) as other:
+        cloud.addresses |= {each.id: each.address for each in (one, other)}
+        yield one, other
 
 
 @pytest.fixture
@@ -75,15 +121,16 @@ def get(pool: Pool) -> int:
     return requests.get(pool.url, timeout=5).status_code
 
 
-def registration(cloud: Cloud, pool: Pool, verb: str) -> None:
-    """Registers or deregisters the instance, by AWS's call."""
-    instance = cloud.imds.instance.instance_id
+def registration(cloud: Cloud, pool: Pool, verb: str, *named: str) -> None:
+    """Registers or deregisters the instances, or the cloud's own, by AWS's call."""
+    instances = named or [cloud.imds.instance.instance_id]
     if pool.arn:
-        getattr(cloud.client("elbv2"), f"{verb}_targets")(TargetGroupArn=pool.arn, Targets=[{"Id": instance}])
+        change = getattr(cloud.client("elbv2"), f"{verb}_targets")
+        change(TargetGroupArn=pool.arn, Targets=[{"Id": each} for each in instances])
         return
     elb, way = cloud.client("elb"), "with" if verb == "register" else "from"
     change = getattr(elb, f"{verb}_instances_{way}_load_balancer")
-    change(LoadBalancerName=pool.name, Instances=[{"InstanceId": instance}])
+    change(LoadBalancerName=pool.name, Instances=[{"InstanceId": each} for each in instances])
 
 
 def described(cloud: Cloud, pool: Pool, *, named: bool = True) -> tuple[str, ...]:
@@ -99,12 +146,32 @@ def described(cloud: Cloud, pool: Pool, *, named: bool = True) -> tuple[str, ...
     return tuple(part for one in states for part in (one["State"], one["ReasonCode"], one["Description"]))
 
 
-def reach(pool: Pool, state: str) -> None:
-    """Waits, no longer than 5 seconds, until the instance is in *state*."""
+def all_described(cloud: Cloud, pool: Pool) -> dict[str, str]:
+    """The state of each instance that AWS's call names where it is asked for none."""
+    if pool.arn:
+        answer = cloud.client("elbv2").describe_target_health(TargetGroupArn=pool.arn)
+        return {each["Target"]["Id"]: each["TargetHealth"]["State"] for each in answer["TargetHealthDescriptions"]}
+    states = cloud.client("elb").describe_instance_health(LoadBalancerName=pool.name)["InstanceStates"]
+    return {each["InstanceId"]: each["State"] for each in states}
+
+
+def until(met: Callable[[], bool]) -> None:
+    """Waits, no longer than 5 seconds."""
     end = time.monotonic() + 5
-    while pool.state != state:
-        assert time.monotonic() < end, f"{pool.state}, not {state}"
+    while not met():
+        assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def reach(pool: Pool, state: str, *named: str) -> None:
+    """Waits, no longer than 5 seconds, until the instances, or the cloud's own, are in *state*."""
+    instances = named or [pool.cloud.imds.instance.instance_id]
+    until(lambda: {*pool.states(instances).values()} == {state})
+
+
+def servants(pool: Pool, requests_: int) -> Counter[str]:
+    """Who answered so many requests, by address."""
+    return Counter(requests.get(pool.url, timeout=5).text for _ in range(requests_))
 
 
 SAID: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -214,6 +281,7 @@ def test_a_request_longer_than_the_delay_is_cut_off(
         assert answer.result(5).status_code >= 500
     except requests.ConnectionError:
         assert answer.done()
+    assert pool.haproxy.servers() == {}, "nothing of it is left"
 
 
 def test_a_registration_while_it_drains_serves_again(cloud: Cloud, app: App, make: Make) -> None:
@@ -248,7 +316,8 @@ def test_a_lost_request_is_seen(cloud: Cloud, balancer: Balancer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as threads:
         pool = balancer.target_group("web", listener.getsockname()[1], interval=60)
         registration(cloud, pool, "register")
-        pool.haproxy._rule("set server pool/instance health up")  # noqa: SLF001  its check would be a request too
+        server = f"pool/{cloud.imds.instance.instance_id}"
+        pool.haproxy._rule(f"set server {server} health up")  # noqa: SLF001  its check would be a request too
 
         def drop() -> None:
             listener.settimeout(5)
@@ -265,6 +334,98 @@ def test_a_lost_request_is_seen(cloud: Cloud, balancer: Balancer) -> None:
         requests.get(f"{pool.url}/quit", timeout=5)
         dropping.result(5)
     assert (status, len([request for request in taken if b"user-agent" in request.lower()])) == (502, 1)
+
+
+def test_two_instances_share_the_requests(cloud: Cloud, make: Make, two: tuple[Machine, Machine]) -> None:
+    """A fleet of which one instance serves alone, and the roll that replaces it is an outage."""
+    pool = make("web", two[0].server_port, path="/health")
+    registration(cloud, pool, "register", "i-1", "i-2")
+    reach(pool, "healthy", "i-1", "i-2")
+    assert servants(pool, 10) == {"127.0.0.2": 5, "127.0.0.3": 5}
+    assert all_described(cloud, pool) == dict.fromkeys(("i-1", "i-2"), said(pool, "healthy")[0])
+
+
+def test_one_drains_while_the_other_goes_on(cloud: Cloud, make: Make, two: tuple[Machine, Machine]) -> None:
+    """A drain that stops the whole fleet, or that cuts off what the leaving instance still works on."""
+    pool = make("web", two[0].server_port, path="/health", settle=0.05)
+    registration(cloud, pool, "register", "i-1", "i-2")
+    reach(pool, "healthy", "i-1", "i-2")
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(requests.get, f"{pool.url}/slow", timeout=10)
+        until(lambda: any(each.asked for each in two))
+        leaving, staying = two if two[0].asked else two[::-1]
+        registration(cloud, pool, "deregister", leaving.id)
+        assert servants(pool, 6) == {staying.address: 6}
+        assert pool.states() == {staying.id: "healthy", leaving.id: "draining"}
+        assert (pool.drains(leaving.id), pool.drains(staying.id)) == (True, False)
+        assert all_described(cloud, pool).keys() == {"i-1", "i-2"}
+        leaving.release.set()
+        assert slow.result(5).text == leaving.address
+    reach(pool, "unused", leaving.id)
+    assert (leaving.asked, pool.states()) == (["/slow"], {staying.id: "healthy"})
+
+
+def test_one_whose_check_fails_is_unhealthy_alone(
+    cloud: Cloud, balancer: Balancer, two: tuple[Machine, Machine]
+) -> None:
+    """A canary that fails and is called healthy, for its neighbour is."""
+    pool = balancer.target_group("web", two[0].server_port, path="/health")
+    two[0].status = 500
+    registration(cloud, pool, "register", "i-1", "i-2")
+    reach(pool, "unhealthy", "i-1")
+    assert pool.state_of("i-2") == "healthy"
+    assert servants(pool, 4) == {"127.0.0.3": 4}
+
+
+def test_an_instance_comes_again_under_another_address(
+    cloud: Cloud, balancer: Balancer, two: tuple[Machine, Machine]
+) -> None:
+    """Requests to where an instance was in its last life, and nobody is."""
+    pool = balancer.target_group("web", two[0].server_port, settle=0)
+    registration(cloud, pool, "register", "i-1")
+    reach(pool, "healthy", "i-1")
+    assert servants(pool, 2) == {"127.0.0.2": 2}
+    registration(cloud, pool, "deregister", "i-1")
+    reach(pool, "unused", "i-1")
+    assert (pool.haproxy.servers(), pool.states()) == ({}, {})
+    cloud.addresses["i-1"] = "127.0.0.3"
+    registration(cloud, pool, "register", "i-1")
+    reach(pool, "healthy", "i-1")
+    assert servants(pool, 2) == {"127.0.0.3": 2}
+
+
+THIRTY = [f"i-{number}" for number in range(30)]
+
+
+def test_thirty_instances_at_one_question(cloud: Cloud, app: App, balancer: Balancer) -> None:
+    """A fleet's demo that is slow, or a page of targets that is cut off."""
+    pool = balancer.target_group("web", app.port, interval=0.2)
+    registration(cloud, pool, "register", *THIRTY)
+    reach(pool, "healthy", *THIRTY)
+    before = questions(pool)
+    assert all_described(cloud, pool) == dict.fromkeys(THIRTY, "healthy")
+    assert questions(pool) - before == 2, "the second is that of this count"
+
+
+def questions(pool: Pool) -> int:
+    """How many haproxy has answered, the one that asks for it among them; users' requests count as well."""
+    said = pool.haproxy._ask("show info")  # noqa: SLF001  nobody else wants to know
+    return next(int(line.removeprefix("CumReq: ")) for line in said.splitlines() if line.startswith("CumReq: "))
+
+
+def test_thirty_that_come_and_go_at_once(cloud: Cloud, app: App, balancer: Balancer) -> None:
+    """A roll in which haproxy is told twice to add one, or one is lost: each agent registers from its own thread."""
+    pool = balancer.target_group("web", app.port, interval=0.2, settle=0)
+
+    def come_and_go(instance_id: str) -> None:
+        for verb in ("register", "deregister", "register"):
+            registration(cloud, pool, verb, instance_id)
+        assert not pool.drains(instance_id)
+
+    with ThreadPoolExecutor(8) as threads:
+        [*threads.map(come_and_go, THIRTY)]
+    reach(pool, "healthy", *THIRTY)
+    assert pool.haproxy.servers().keys() == {*THIRTY}
 
 
 def test_termination_waits_for_the_draining(
@@ -300,7 +461,7 @@ def test_nothing_is_left_of_it(cloud: Cloud, app: App, tmp_path: Path) -> None:
     with pytest.raises(requests.ConnectionError):
         get(pool)
     with pytest.raises(AgentError, match="haproxy does not answer"):
-        assert pool.haproxy.up
+        pool.haproxy.servers()
     assert cloud.pools == {}
     assert not [name for name in cloud.front.handlers if name.startswith("elasticloadbalancing:")]
 

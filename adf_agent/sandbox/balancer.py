@@ -3,6 +3,7 @@
 import re
 import threading
 from contextlib import ExitStack
+from functools import partial
 from http import HTTPStatus
 from math import ceil
 from pathlib import Path
@@ -56,7 +57,8 @@ class Balancer:
     ) -> Pool:
         """A target group of instances; its `arn` and `url`. The health check wants 200 of *path*.
 
-        *spare* is the address of another instance behind it, which always serves.
+        Each instance is asked at *target_port*, whichever port it was registered with. *spare* is the address of
+        another instance behind it, which always serves.
         """
         elbv2, (vpc, *_) = self.cloud.client("elbv2"), self.cloud.client("ec2").describe_vpcs()["Vpcs"]
         made = elbv2.create_target_group(
@@ -66,7 +68,8 @@ class Balancer:
         delay = {"Key": "deregistration_delay.timeout_seconds", "Value": str(ceil(deregistration_delay))}
         elbv2.modify_target_group_attributes(TargetGroupArn=arn, Attributes=[delay])
         haproxy = self._haproxy(name, target_port, path, interval, spare)
-        return self._add(arn, Pool(name, arn, haproxy, lambda: self._is_target(arn), deregistration_delay, settle))
+        registered = partial(self._targets, arn)
+        return self._add(arn, Pool(name, arn, self.cloud, haproxy, registered, deregistration_delay, settle))
 
     def classic(
         self,
@@ -85,11 +88,11 @@ class Balancer:
         draining = {"ConnectionDraining": {"Enabled": True, "Timeout": ceil(deregistration_delay)}}
         elb.modify_load_balancer_attributes(LoadBalancerName=name, LoadBalancerAttributes=draining)
         haproxy = self._haproxy(f"{name}-classic", target_port, path, interval)
-        return self._add(name, Pool(name, "", haproxy, lambda: self._is_member(name), deregistration_delay, settle))
+        registered = partial(self._members, name)
+        return self._add(name, Pool(name, "", self.cloud, haproxy, registered, deregistration_delay, settle))
 
     def _haproxy(self, name: str, port: int, path: str, interval: float, spare: str = "") -> Haproxy:
-        address = f"{self.cloud.imds.instance.private_ip}:{port}"
-        return self._stack.enter_context(Haproxy(self.folder / name, address, path, interval, spare))
+        return self._stack.enter_context(Haproxy(self.folder / name, port, path, interval, spare))
 
     def _add(self, key: str, pool: Pool) -> Pool:
         self.pools[key] = self.cloud.pools[key] = pool
@@ -103,17 +106,13 @@ class Balancer:
         for pool in [*self.pools.values()]:
             pool.follow()
 
-    def _is_target(self, arn: str) -> bool:
+    def _targets(self, arn: str) -> list[str]:
         group = self._backend(elbv2_backends).target_groups.get(arn)
-        return bool(group) and self._id in group.targets
+        return [*group.targets] if group else []
 
-    def _is_member(self, name: str) -> bool:
+    def _members(self, name: str) -> list[str]:
         balancer = self._backend(elb_backends).load_balancers.get(name)
-        return bool(balancer) and self._id in balancer.instance_ids
-
-    @property
-    def _id(self) -> str:
-        return self.cloud.imds.instance.instance_id
+        return balancer.instance_ids if balancer else []
 
     def _backend(self, backends: Any) -> Any:
         return backends[self.cloud.imds.instance.account][self.cloud.imds.instance.region]
@@ -144,21 +143,19 @@ class Balancer:
         answer, pool = then(), self.pools.get(call.form.get("TargetGroupArn", ""))
         if not pool or answer.status_code != HTTPStatus.OK:
             return answer
-        found = [pool.target(name, state) for name, state in self._states(call, pool, r"Targets\.member\.\d+\.Id")]
+        states = _states(call, pool, r"Targets\.member\.\d+\.Id")
+        found = [pool.target(name, state) for name, state in states.items()]
         return success(call, {"TargetHealthDescriptions": found})
 
     def _instance_health(self, call: Call, then: Then) -> Response:
         answer, pool = then(), self.pools.get(call.form.get("LoadBalancerName", ""))
         if not pool or answer.status_code != HTTPStatus.OK:
             return answer
-        states = self._states(call, pool, r"Instances\.member\.\d+\.InstanceId")
-        found = [pool.instance(name, state) for name, state in states]
+        states = _states(call, pool, r"Instances\.member\.\d+\.InstanceId")
+        found = [pool.instance(name, state) for name, state in states.items()]
         return success(call, {"InstanceStates": found})
 
-    def _states(self, call: Call, pool: Pool, key: str) -> list[tuple[str, str]]:
-        """Id and state of those asked for, or of what is registered or drains: no other than the instance is here."""
-        state = pool.state
-        asked = [value for name, value in call.form.items() if re.fullmatch(key, name)]
-        if not asked and state != "unused":
-            asked = [self._id]
-        return [(name, state if name == self._id else "unused") for name in asked]
+
+def _states(call: Call, pool: Pool, key: str) -> dict[str, str]:
+    """Of those asked for, by id; of all that are registered or drain where none is."""
+    return pool.states([value for name, value in call.form.items() if re.fullmatch(key, name)])

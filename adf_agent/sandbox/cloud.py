@@ -18,10 +18,11 @@ from adf_agent.sandbox.imds import Imds, Instance
 
 
 class Drain(Protocol):
-    """Where requests are balanced to the instance; a Group waits for it before it terminates."""
+    """Where requests are balanced to instances; a group waits for it before it terminates one."""
 
-    @property
-    def draining(self) -> bool: ...
+    def drains(self, instance_id: str) -> bool: ...
+
+    def states(self) -> dict[str, str]: ...
 
 
 class Cloud:
@@ -34,6 +35,7 @@ class Cloud:
         self.endpoint = ""
         self.front = Front()
         self.pools: dict[str, Drain] = {}  # by target group's ARN or classic load balancer's name
+        self.addresses: dict[str, str] = {}  # by instance id, in 127.0.0.0/8
         self._clients: dict[tuple[str, str, str], Any] = {}
         self._place = address, port
         self._stack = ExitStack()
@@ -81,6 +83,10 @@ class Cloud:
             session = _session(access_key, secret_key, self.imds.instance.region)
             self._clients[key] = session.client(service, endpoint_url=self.endpoint)
         return self._clients[key]
+
+    def address(self, instance_id: str) -> str:
+        """Where the instance's app listens; that of the metadata service's instance where no other was said."""
+        return self.addresses.get(instance_id, self.imds.instance.private_ip)
 
     def reset(self) -> None:
         """Empties moto, and lets it answer every caller."""

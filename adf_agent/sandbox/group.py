@@ -1,26 +1,22 @@
-"""An Auto Scaling group around the cloud's one instance: the lifecycle that moto does not have."""
+"""An Auto Scaling group around the cloud's one instance, whose lifecycle goes on as a test says."""
 
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from http import HTTPStatus
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
-from werkzeug.wrappers import Response
+from moto.autoscaling.models import autoscaling_backends
 
+from adf_agent.sandbox.actions import Actions
 from adf_agent.sandbox.cloud import Cloud
-from adf_agent.sandbox.front import Call, Handler, Then, error, success
-from adf_agent.sandbox.member import Action, Hook, Member
+from adf_agent.sandbox.lifecycle import Lifecycle
+from adf_agent.sandbox.member import TRANSITIONS, Hook, Member
 
 TICK = 0.02  # seconds
 
 
 class Group:
-    """A context manager. The instance gets moto's id and is Pending; its methods are what happens to it next.
-
-    https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-lifecycle.html
-    """
+    """A context manager. The instance gets moto's id and is Pending; its methods are what happens to it next."""
 
     def __init__(
         self,
@@ -31,34 +27,44 @@ class Group:
         load_balancers: Sequence[str] = (),
     ) -> None:
         self.cloud, self.name, self._hooks = cloud, name, hooks
-        self._member = Member(cloud, name, [*target_groups], [*load_balancers])
-        self.completed: list[tuple[str, str]] = []  # hook and result, in order; not what timed out
-        self.heartbeats: Counter[str] = Counter()  # by hook
-        self.unhealthy: list[bool] = []  # of each SetInstanceHealth(Unhealthy): does it respect the grace period
-        self.log: list[tuple[float, str]] = []  # monotonic seconds; states entered, and what else happened
-        self._changed = threading.Condition()
-        self._waiting: dict[str, Action] = {}
-        self._kind = self._end = ""  # of the transition under way: whose hooks wait, the state that it leads to
-        self._draining = False  # or about to: its first part
+        self._attached = [*target_groups], [*load_balancers]
+        self._lock = threading.Condition()
+        self._actions = Actions(self._lock, lambda instance: self._life if instance == self._life.member.id else None)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="group")
 
     def __enter__(self) -> Self:
-        self._member.create(self._hooks)
-        self.cloud.front.handlers |= self._handlers()
+        self._life = Lifecycle(self._member(), self._lock.notify_all)
+        self.cloud.front.handlers |= self._actions.handlers
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        for name in self._handlers():
+        for name in self._actions.handlers:
             self.cloud.front.handlers.pop(name, None)
 
     @property
     def state(self) -> str:
         """The lifecycle state, as DescribeAutoScalingInstances has it."""
-        return self._member.state
+        return self._life.state
+
+    @property
+    def completed(self) -> list[tuple[str, str]]:
+        return self._life.completed
+
+    @property
+    def heartbeats(self) -> Counter[str]:
+        return self._life.heartbeats
+
+    @property
+    def unhealthy(self) -> list[bool]:
+        return self._life.unhealthy
+
+    @property
+    def log(self) -> list[tuple[float, str]]:
+        return self._life.log
 
     @property
     def events(self) -> list[str]:
@@ -67,148 +73,69 @@ class Group:
 
     def wait_for(self, state: str, seconds: float = 10) -> None:
         """Returns once the instance is in *state*. Raises TimeoutError with the state that it is in."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.state == state, seconds):
-                raise TimeoutError(f"not {state} after {seconds} s but {self.state}; waiting: {[*self._waiting]}")
+        with self._lock:
+            if not self._lock.wait_for(lambda: self.state == state, seconds):
+                waiting = [*self._life.waiting]
+                raise TimeoutError(f"not {state} after {seconds} s but {self.state}; waiting: {waiting}")
 
     def launch(self, warm: str | None = None) -> None:
-        """Into service, or into the warm pool as *warm* ("Warmed:Running"); the launch hooks run in both cases.
-
-        https://docs.aws.amazon.com/autoscaling/ec2/userguide/warm-pool-instance-lifecycle.html
-        """
-        self._begin(warm or "InService", "Warmed:Pending" if warm else "Pending", "launch")
+        with self._lock:
+            self._life.launch(warm)
 
     def leave_pool(self) -> None:
-        """From the warm pool into service: the launch hooks run again (the same page)."""
-        self._begin("InService", "Pending", "launch")
+        with self._lock:
+            self._life.leave_pool()
 
     def return_to_pool(self, warm: str = "Warmed:Running") -> None:
-        """From service into the warm pool: the *terminate* hooks run, at Warmed:Pending:Wait (the same page)."""
-        self._begin(warm, "Warmed:Pending", "terminate")
+        with self._lock:
+            self._life.return_to_pool(warm)
 
     def terminate(self) -> None:
-        """Out of the group: hooks run only after load balancers have drained the instance.
-
-        https://docs.aws.amazon.com/autoscaling/ec2/userguide/attach-load-balancer-asg.html
-        """
-        warmed = "Warmed:" if self.state.startswith("Warmed:") else ""
-        self._begin(f"{warmed}Terminated", f"{warmed}Terminating", "terminate")
+        with self._lock:
+            self._life.terminate()
 
     def standby(self) -> None:
-        """Drained and out of service. No hooks here, nor in the next two.
-
-        https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks.html#lifecycle-hooks-availability
-        """
-        self._begin("Standby", "EnteringStandby")
+        with self._lock:
+            self._life.standby()
 
     def exit_standby(self) -> None:
-        self._begin("InService", "Pending")
+        with self._lock:
+            self._life.exit_standby()
 
     def detach(self) -> None:
-        self._begin("Detached", "Detaching")
+        with self._lock:
+            self._life.detach()
 
     def _run(self) -> None:
         while not self._stop.wait(TICK):
-            with self._changed:
-                self._advance()
-                for name, action in list(self._waiting.items()):
-                    if time.monotonic() >= action.deadline and name in self._waiting:
-                        self._record(f"{name} timed out")
-                        self._finish(name, action.default_result)
+            with self._lock:
+                self._life.advance()
 
-    def _enter(self, state: str) -> None:
-        self._member.state = state
-        self._record(state)
-        self._changed.notify_all()
-
-    def _record(self, event: str) -> None:
-        self.log.append((time.monotonic(), event))
-
-    def _begin(self, end: str, state: str, kind: str = "") -> None:
-        with self._changed:
-            self._end, self._kind, self._waiting, self._draining = end, kind, {}, True
-            # The target is told from the start on:
-            # https://docs.aws.amazon.com/autoscaling/ec2/userguide/retrieving-target-lifecycle-state-through-imds.html
-            self.cloud.imds.instance.target_lifecycle_state = end
-            self._enter(state)
-            if end != "InService":
-                self._member.deregister()
-            self._advance()
-
-    def _advance(self) -> None:
-        """Once drained, to the hooks or past them."""
-        if not self._draining or self._member.draining:
-            return
-        self._draining = False
-        self._waiting = self._member.actions(self._kind)
-        if self._waiting:
-            self._enter(f"{self.state}:Wait")
-        else:
-            self._arrive()
-
-    def _finish(self, name: str, result: str) -> None:
-        """A hook's result. ABANDON ends the others' waiting too, and a launch altogether.
-
-        https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks.html#lifecycle-hook-considerations
-        """
-        del self._waiting[name]
-        if result == "ABANDON" and self._kind == "launch":
-            self.terminate()
-        elif result == "ABANDON" or not self._waiting:
-            self._arrive()
-
-    def _arrive(self) -> None:
-        self._waiting = {}
-        if self._end == "InService":
-            self._member.register()
-        self._enter(self._end)
-        if self._end.endswith(("Terminated", "Detached")):
-            self._member.leave()
-
-    def _handlers(self) -> dict[str, Handler]:
-        return {
-            "autoscaling:CompleteLifecycleAction": self._complete,
-            "autoscaling:RecordLifecycleActionHeartbeat": self._heartbeat,
-            "autoscaling:SetInstanceHealth": self._set_health,
-        }
-
-    def _complete(self, call: Call, then: Then) -> Response:
-        result = call.form.get("LifecycleActionResult", "")
-        if result not in {"CONTINUE", "ABANDON"}:
-            return error(call, "ValidationError", f"Lifecycle action result {result!r} is neither CONTINUE nor ABANDON")
-
-        def complete(name: str) -> None:
-            self.completed.append((name, result))
-            self._record(f"{name} {result}")
-            self._finish(name, result)
-
-        return self._act(call, then, complete)
-
-    def _heartbeat(self, call: Call, then: Then) -> Response:
-        def extend(name: str) -> None:
-            self.heartbeats[name] += 1
-            self._waiting[name].extend()
-
-        return self._act(call, then, extend)
-
-    def _act(self, call: Call, then: Then, act: Callable[[str], None]) -> Response:
-        """Does *act* for the hook that the call names, if that waits."""
-        try:
-            return then()  # moto knows who may do this, if not how: an answer is a refusal
-        except NotImplementedError:
-            instance, name = call.form.get("InstanceId"), call.form.get("LifecycleHookName", "")
-        ours = (self.name, self._member.id) == (call.form.get("AutoScalingGroupName"), instance)
-        with self._changed:
-            if not (ours and name in self._waiting):
-                return error(call, "ValidationError", f"No active Lifecycle Action found with instance ID {instance}")
-            act(name)
-        return success(call)
-
-    def _set_health(self, call: Call, then: Then) -> Response:
-        answer = then()
-        if answer.status_code == HTTPStatus.OK and call.form["HealthStatus"] == "Unhealthy":
-            respect = call.form.get("ShouldRespectGracePeriod", "true") == "true"
-            with self._changed:
-                self.unhealthy.append(respect)
-                self._record("unhealthy")
-        return answer
+    def _member(self) -> Member:
+        """Makes the group of one Pending instance. moto chooses its id: IMDS has it from here on."""
+        autoscaling, instance = self.cloud.client("autoscaling"), self.cloud.imds.instance
+        template = {"ImageId": instance.image_id, "InstanceType": instance.type}
+        self.cloud.client("ec2").create_launch_template(LaunchTemplateName=self.name, LaunchTemplateData=template)
+        autoscaling.create_auto_scaling_group(
+            AutoScalingGroupName=self.name,
+            LaunchTemplate={"LaunchTemplateName": self.name, "Version": "1"},
+            AvailabilityZones=[instance.zone],
+            MinSize=0,
+            MaxSize=1,
+            DesiredCapacity=1,
+        )
+        for hook in self._hooks:
+            autoscaling.put_lifecycle_hook(
+                AutoScalingGroupName=self.name,
+                LifecycleHookName=hook.name,
+                LifecycleTransition=TRANSITIONS[hook.kind],
+                HeartbeatTimeout=hook.heartbeat_timeout,
+                DefaultResult=hook.default_result,
+            )
+        made: Any = autoscaling_backends[instance.account][instance.region].autoscaling_groups[self.name]
+        # Not by Attach…: moto registers every instance then, whatever its state.
+        made.target_group_arns, made.load_balancer_names = self._attached
+        (state,) = made.instance_states
+        state.lifecycle_state = "Pending"
+        instance.instance_id = state.instance.id
+        return Member(self.cloud, instance, state)
