@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from adf_agent.sandbox.refresh import HOUR, LONGEST, Preferences, Refresh, Seen, Step
+from adf_agent.sandbox.refresh import HOUR, LONGEST, Refresh
+from adf_agent.sandbox.replacement import Preferences, Seen, Step
 
 LEAVING = 3
 OLD, NEW = {"LaunchTemplate": {"Version": "1"}}, {"LaunchTemplate": {"Version": "2"}}

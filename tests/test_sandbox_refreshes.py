@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.sandbox.front import AwsFault
-from adf_agent.sandbox.refresh import Preferences, Seen
 from adf_agent.sandbox.refreshes import Refreshes, View
+from adf_agent.sandbox.replacement import Preferences, Seen
 
 SAVED = {"LaunchTemplate": {"LaunchTemplateId": "lt-1", "LaunchTemplateName": "web", "Version": "1"}}
 DESIRED = {"LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "2"}}
@@ -32,8 +32,9 @@ class Groups:
     """What is looked at: groups by name, each of two old instances until it is said to be new."""
 
     def __init__(self) -> None:
-        self.new = False
-        self.views = {"web": View("web", SAVED, image_alias=False, maintenance=None, seen=self._seen, desired=2)}
+        self.new, self.desired, self.launches = False, 2, True
+        view = View("web", SAVED, image_alias=False, maintenance=None, launches=lambda _: self.launches)
+        self.views = {"web": view}
 
     def look(self, name: str) -> View | None:
         return self.views.get(name)
@@ -41,7 +42,8 @@ class Groups:
     def change(self, **fields: Any) -> None:
         self.views["web"] = replace(self.views["web"], **fields)
 
-    def _seen(self, _: Mapping[str, Any]) -> tuple[Seen, ...]:
+    def seen(self) -> tuple[Seen, ...]:
+        """Its instances."""
         return tuple(Seen(f"{'new' if self.new else 'old'}-{number}", self.new, "InService") for number in range(2))
 
 
@@ -84,9 +86,9 @@ def only(client: Any) -> dict[str, Any]:
 
 def step(refreshes: Refreshes, groups: Groups, seconds: float = 0, alarms: tuple[str, ...] = ()) -> None:
     """What the group's keeper does, *seconds* from now."""
-    refresh, view = refreshes.active("web"), groups.views["web"]
+    refresh = refreshes.active("web")
     assert refresh
-    refresh.step(view.seen(refresh.deploys), view.desired, alarms, time.monotonic() + seconds)
+    refresh.step(groups.seen(), groups.desired, alarms, time.monotonic() + seconds)
 
 
 def refused(call: Any, **request: Any) -> tuple[str, int, str]:
@@ -262,13 +264,20 @@ def test_one_at_a_time(client: Any, refreshes: Refreshes, groups: Groups) -> Non
     step(refreshes, groups)
     groups.views["api"] = replace(groups.views["web"], name="api")
     client.start_instance_refresh(AutoScalingGroupName="api")
-    groups.change(desired=0)
+    groups.desired = 0
     step(refreshes, groups)
     assert only(client)["Status"] == "Successful"
     second = start(client)
     assert [refresh.id for refresh in refreshes.of("web")] == [second, first]
     refreshes.forget("web")
     assert (refreshes.of("web"), len(refreshes.of("api"))) == ([], 1)
+
+
+def test_a_version_that_is_not_there(client: Any, groups: Groups) -> None:
+    """A refresh that was taken, and that nothing can ever be launched for."""
+    groups.launches = False
+    code, _, message = refused(lambda **group: client.start_instance_refresh(DesiredConfiguration=DESIRED, **group))
+    assert (code, "there is no such version" in message) == ("ValidationError", True)
 
 
 @pytest.mark.parametrize("call", ["start", "describe", "cancel", "rollback"])

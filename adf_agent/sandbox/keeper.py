@@ -96,8 +96,7 @@ class Keeper:
             configuration=dict(configuration),
             image_alias=image.startswith("resolve:ssm:"),
             maintenance=self.maintenance.get(name),
-            seen=kept.seen,
-            desired=kept.group.desired_capacity or 0,
+            launches=kept.launches,
             warmup=self.warmups.get(name, kept.group.health_check_grace_period or 0),
         )
 

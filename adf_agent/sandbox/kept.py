@@ -5,14 +5,17 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from moto.ec2.exceptions import EC2ClientError
+
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.sandbox.imds import Instance
 from adf_agent.sandbox.launched import Configuration, launch, saved, version
 from adf_agent.sandbox.lifecycle import Lifecycle
 from adf_agent.sandbox.member import Member
-from adf_agent.sandbox.refresh import Refresh, Seen
+from adf_agent.sandbox.refresh import Refresh
+from adf_agent.sandbox.replacement import Seen
 
-LONGEST_PAUSE = 30.0  # seconds between launches that fail one after the other; AWS backs off for longer
+LONGEST_PAUSE = 30.0  # seconds between launches that fail one after the other
 
 
 class Machine(Protocol):
@@ -35,12 +38,14 @@ class Kept:
         self.lives: dict[str, Lifecycle] = {}
         self.machines: dict[str, Machine] = {}
         self._launcher, self._address = launcher, address
-        self._failures, self._earliest = 0, 0.0  # launches in a row that came to nothing; when the next one may be
+        self._failed: set[str] = set()  # launches that came to nothing
+        self._failures, self._earliest = 0, 0.0  # of these, those in a row; when the next one may be
 
     def tick(self, refresh: Refresh | None, alarms: Collection[str]) -> list[Machine]:
         """What is due now; the machines whose instances have left the group since, to be ended."""
         for life in [*self.lives.values()]:
             life.advance()
+            self._count(life)
         self._replace_the_ill()
         now, capacity, configuration = time.monotonic(), self.group.desired_capacity or 0, saved(self.group)
         if refresh:
@@ -68,6 +73,13 @@ class Kept:
             )
             for instance_id, life in self.lives.items()
         )
+
+    def launches(self, configuration: Configuration) -> bool:
+        """Whether instances can be launched from *configuration*."""
+        try:
+            return version(configuration, self.group.account_id, self.group.region) is not None
+        except (EC2ClientError, KeyError, ValueError):
+            return False
 
     def empty(self) -> list[Machine]:
         """Every machine, as the group is deleted by force: no hook waits any more."""
@@ -135,14 +147,21 @@ class Kept:
         for instance_id, life in [*self.lives.items()]:
             if life.gone:
                 del self.lives[instance_id]
-                self._count(life)
                 if life.state != "Detached":
                     yield self.machines.pop(instance_id)
 
     def _count(self, life: Lifecycle) -> None:
+        """A launch that came to nothing makes the next one wait, the longer the more there were in a row.
+
+        How long AWS waits no page says. Here a broken release must not keep the machine busy.
+        """
         served = any(event == "InService" for _, event in life.log)
-        self._failures = 0 if served else self._failures + 1
-        self._earliest = time.monotonic() + min(LONGEST_PAUSE, 2.0**self._failures) if self._failures else 0.0
+        if served and not life.leaving:
+            self._failures, self._earliest = 0, 0.0
+        elif life.leaving and not served and life.member.id not in self._failed:
+            self._failed.add(life.member.id)
+            self._failures += 1
+            self._earliest = time.monotonic() + min(LONGEST_PAUSE, 2.0**self._failures)
 
     def _save(self, configuration: Configuration) -> None:
         """After a refresh that succeeded the group has its configuration.

@@ -9,61 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adf_agent.sandbox.replacement import Preferences, Seen, Step, Tally, count, pace
+
 HOUR = 3600  # how long it goes on trying without getting anywhere …
 LONGEST = 14 * 24 * HOUR  # … and how long at all: the overview's limitations
-
-
-@dataclass(frozen=True)
-class Preferences:
-    """In percent and seconds. No maximum is not the same as one of 100.
-
-    https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_RefreshPreferences.html
-    https://docs.aws.amazon.com/autoscaling/ec2/userguide/understand-instance-refresh-default-values.html
-    """
-
-    min_healthy: int = 90
-    max_healthy: int | None = None
-    warmup: int = 0
-    checkpoints: tuple[int, ...] = ()
-    delay: int = 3600
-    skip_matching: bool = False
-    auto_rollback: bool = False
-    protected: str = "Wait"  # or "Ignore", "Refresh"
-    standby: str = "Wait"  # or "Ignore", "Terminate"
-    alarms: tuple[str, ...] = ()
-    bake: int = 0
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One instance of the group. *since* is when it came InService."""
-
-    id: str
-    matches: bool  # it was launched from the configuration that the refresh deploys
-    state: str  # the lifecycle state: "Pending:Wait", "InService" …
-    healthy: bool = True
-    since: float | None = None
-    protected: bool = False  # from scale-in
-
-    @property
-    def leaving(self) -> bool:
-        return self.state.startswith(("Terminat", "Detach"))
-
-    @property
-    def standby(self) -> bool:
-        return "Standby" in self.state
-
-    @property
-    def up(self) -> bool:
-        return self.healthy and self.state == "InService"
-
-
-@dataclass(frozen=True)
-class Step:
-    """First *terminate* (ids), then launch or scale in to *capacity*: of instances neither leaving nor in Standby."""
-
-    capacity: int
-    terminate: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,21 +23,6 @@ class Rollback:
     started: float
     percentage: int
     to_update: int
-
-
-@dataclass(frozen=True)
-class _Tally:
-    """The group as it is to the refresh."""
-
-    old: int  # still to be replaced, *ignored* ones included
-    ignored: int
-    free: tuple[str, ...]  # ids of old ones that may go, in that order
-    idle: int  # of these, those that don't serve
-    ready: int  # in service, healthy, warmed up
-    updated: int  # of these, new ones whose old one is gone
-    standby: tuple[str, ...]  # ids that are not ignored
-    warming: bool
-    reason: str  # what has to be waited for
 
 
 @dataclass
@@ -187,7 +121,8 @@ class Refresh:
     def _replace(self, seen: Sequence[Seen], desired: int, now: float) -> Step:
         if self.rollback and self._deployed is None:
             self._deployed = frozenset(one.id for one in seen) - (self._before or frozenset())
-        tally = self._tally(seen, desired, now)
+        old = frozenset(one.id for one in seen if self._outdated(one))
+        tally = count(self.preferences, seen, old, self._before or frozenset(), desired, now)
         self.reason = tally.reason
         percentages = (not self.rollback and self.preferences.checkpoints) or (100,)
         most = max(0, desired - tally.ignored)
@@ -200,7 +135,7 @@ class Refresh:
         self._look_for_progress(tally, now)
         if self.status not in {"InProgress", "RollbackInProgress"}:
             return Step(desired)
-        return self._pace(tally, desired, goals[min(self._passed, len(goals) - 1)])
+        return pace(self.preferences, tally, desired, goals[min(self._passed, len(goals) - 1)])
 
     def _outdated(self, one: Seen) -> bool:
         """Without skip matching whatever was there before is replaced, the same configuration or not.
@@ -211,33 +146,7 @@ class Refresh:
             return one.id in self._deployed
         return not one.matches or (one.id in (self._before or ()) and not self.preferences.skip_matching)
 
-    def _tally(self, seen: Sequence[Seen], desired: int, now: float) -> _Tally:
-        live = [one for one in seen if not one.leaving and not one.standby]
-        old = [one for one in live if self._outdated(one)]
-        new = [one for one in live if not self._outdated(one)]
-        # Warm-up begins once the launch hooks are done; what was there before needs none.
-        late, before = now - self.preferences.warmup, self._before or ()
-        cold = [one for one in new if one.up and one.id not in before and (one.since is None or one.since > late)]
-        warm = sum(one.up for one in new) - len(cold)
-        ignored = self.preferences.protected == "Ignore"
-        kept = [one for one in old if one.protected and self.preferences.protected != "Refresh"]
-        free = [one for one in old if not (one.protected and self.preferences.protected != "Refresh")]
-        # What serves nobody first (no page speaks of it), then earlier ones: the checkpoints' page.
-        free.sort(key=lambda one: (one.up, one.matches, one.since or 0))
-        standby = [one for one in seen if one.standby and self._outdated(one) and self.preferences.standby != "Ignore"]
-        return _Tally(
-            old=len(old),
-            ignored=len(kept) if ignored else 0,
-            free=tuple(one.id for one in free),
-            idle=sum(not one.up for one in free),
-            ready=sum(one.up for one in old) + warm,
-            updated=max(0, min(warm, desired - len(old))),
-            standby=tuple(one.id for one in standby),
-            warming=bool(cold),
-            reason=_reason(cold, [one for one in new if not one.up], standby + ([] if ignored else kept)),
-        )
-
-    def _count(self, tally: _Tally, desired: int, last: int) -> None:
+    def _count(self, tally: Tally, desired: int, last: int) -> None:
         """https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_InstanceRefresh.html."""
         if self.rollback:  # it goes back to zero, and what was not updated then needs no rollback
             self.percentage = min(self.rollback.percentage, 100 * tally.old // max(1, desired))
@@ -274,7 +183,7 @@ class Refresh:
         else:
             self._end("Successful", now)
 
-    def _look_for_progress(self, tally: _Tally, now: float) -> None:
+    def _look_for_progress(self, tally: Tally, now: float) -> None:
         """Fails what got nowhere for an hour, or takes too long. Checkpoints and warm-ups may take their time."""
         score = tally.updated - tally.old
         if self._best is None or score > self._best or self._held is not None:
@@ -283,37 +192,3 @@ class Refresh:
             self.fail(now, f"The instance refresh made no progress for an hour. {self.reason}".strip())
         elif self.active and now - (self.rollback or self).started >= LONGEST:
             self.fail(now, "The instance refresh took longer than 14 days.")
-
-    def _pace(self, tally: _Tally, desired: int, goal: int) -> Step:
-        """Up to *goal* new ones, at least one at a time, as many at once as the bounds leave room for.
-
-        Where they leave none, a maximum that was given has one launched first, none has one go first. That is from
-        API_RefreshPreferences; the overview has a minimum of 100 launch first in any case. The minimum is rounded up;
-        that the maximum is rounded down is a guess.
-        """
-        least = math.ceil(desired * self.preferences.min_healthy / 100)
-        most = desired * (self.preferences.max_healthy or 100) // 100
-        if least >= most and self.preferences.max_healthy is not None:
-            most = desired + 1
-        elif least >= most:
-            least = desired - 1
-        gone = min(max(0, tally.ready - least) + tally.idle, max(0, tally.old - (desired - goal)), len(tally.free))
-        standby = tally.standby if self.preferences.standby == "Terminate" else ()
-        return Step(max(desired, min(most, goal + tally.old - gone)), (*standby, *tally.free[:gone]))
-
-
-def _reason(cold: Sequence[Seen], missing: Sequence[Seen], blocked: Sequence[Seen]) -> str:
-    """The first shape is in AWS's examples, the second in logs of its users; the others are made after it.
-
-    https://docs.aws.amazon.com/autoscaling/ec2/userguide/check-status-instance-refresh.html
-    """
-    if cold:
-        return f"Waiting for instances to warm up before continuing. For example: {cold[0].id} is warming up."
-    if missing:
-        why = "has insufficient data to evaluate its health with Amazon EC2"
-    elif blocked:
-        why = "is in Standby" if blocked[0].standby else "is protected from scale in"
-    else:
-        return ""
-    one = (missing or blocked)[0]
-    return f"Waiting for remaining instances to be available. For example: {one.id} {why}."

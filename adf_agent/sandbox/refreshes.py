@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -11,28 +11,15 @@ from typing import Any
 from moto.cloudwatch.models import cloudwatch_backends
 from werkzeug.wrappers import Response
 
+from adf_agent.sandbox import preferred
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.sandbox.front import Call, Handler, Then, error, success
-from adf_agent.sandbox.refresh import Preferences, Refresh, Seen
+from adf_agent.sandbox.preferred import RefusedError
+from adf_agent.sandbox.refresh import Refresh
 
 Configuration = Mapping[str, Any]  # {"LaunchTemplate": {…}} or {"MixedInstancesPolicy": {…}}, as the API has them
 
 PAGE = 50  # records, where nothing else is asked for
-SWITCH = ("true", "false")
-# What may be preferred, by its name here: https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_RefreshPreferences.html
-FIELDS: Mapping[str, tuple[str, Sequence[Any]]] = {
-    "AutoRollback": ("auto_rollback", SWITCH),
-    "BakeTime": ("bake", range(172_800 + 1)),
-    "CheckpointDelay": ("delay", range(172_800 + 1)),
-    "InstanceWarmup": ("warmup", range(2**31)),
-    "MaxHealthyPercentage": ("max_healthy", range(100, 200 + 1)),
-    "MinHealthyPercentage": ("min_healthy", range(100 + 1)),
-    "ScaleInProtectedInstances": ("protected", ("Refresh", "Ignore", "Wait")),
-    "SkipMatching": ("skip_matching", SWITCH),
-    "StandbyInstances": ("standby", ("Terminate", "Ignore", "Wait")),
-}
-PERCENTAGE = range(1, 100 + 1)
-WIDEST, ALARMS = 100, 10  # between minimum and maximum; how many
 BUSY = "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh."
 NONE = "No in progress or pending Instance Refresh found for Auto Scaling group {}"
 FIXED = (
@@ -43,22 +30,14 @@ FIXED = (
 
 @dataclass(frozen=True)
 class View:
-    """A group as it is now. *configuration* is what is saved on it, *seen* its instances by what they should match."""
+    """A group as it is now: the *configuration* that is saved on it, and whether another one can be launched from."""
 
     name: str
     configuration: Configuration
     image_alias: bool  # the template's ImageId is an SSM parameter's name ("resolve:ssm:…")
     maintenance: tuple[int, int] | None  # percentages of the instance maintenance policy
-    seen: Callable[[Configuration], Sequence[Seen]]
-    desired: int
+    launches: Callable[[Configuration], bool]
     warmup: int = 0  # seconds: the default instance warm-up, else the health check grace period
-
-
-class _RefusedError(Exception):
-    """What the caller is told: code and message."""
-
-    def __init__(self, message: str, code: str = "ValidationError") -> None:
-        super().__init__(code, message)
 
 
 class Refreshes:
@@ -105,7 +84,7 @@ class Refreshes:
                     if view := self._look(name):
                         return success(call, act(view, call.form))
                 return error(call, "ValidationError", f"AutoScalingGroup name not found - {name}")
-            except _RefusedError as refused:
+            except RefusedError as refused:
                 return error(call, *refused.args)
 
         return handle
@@ -113,16 +92,18 @@ class Refreshes:
     def _start(self, view: View, form: Mapping[str, str]) -> dict[str, str]:
         """https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_StartInstanceRefresh.html."""
         desired = tree(form, "DesiredConfiguration") or None
-        chosen = preferences(tree(form, "Preferences"), view)
+        chosen = preferred.read(tree(form, "Preferences"), view.warmup, view.maintenance)
         if form.get("Strategy", "Rolling") != "Rolling":
-            raise _RefusedError("The sandbox knows no strategy but Rolling")
+            raise RefusedError("The sandbox knows no strategy but Rolling")
+        if desired and not view.launches(desired):
+            raise RefusedError("You must use a valid fully-formed launch template: there is no such version")
         if chosen.auto_rollback and (why := _irreversible(desired, view)):
-            raise _RefusedError(f"Auto rollback is not possible: {why}")
+            raise RefusedError(f"Auto rollback is not possible: {why}")
         for name in chosen.alarms:
             if self._state_of(name) != "OK":  # instance-refresh-rollback.html: "a compatible state"
-                raise _RefusedError(f"The alarm {name} is {self._state_of(name)}, not OK")
+                raise RefusedError(f"The alarm {name} is {self._state_of(name)}, not OK")
         if self.active(view.name):
-            raise _RefusedError(BUSY, "InstanceRefreshInProgress")
+            raise RefusedError(BUSY, "InstanceRefreshInProgress")
         refresh = Refresh(str(uuid.uuid4()), view.name, chosen, view.configuration, desired, self._clock())
         self._all.append(refresh)
         return {"InstanceRefreshId": refresh.id}
@@ -131,9 +112,12 @@ class Refreshes:
         """https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeInstanceRefreshes.html."""
         wanted = {value for name, value in form.items() if name.startswith("InstanceRefreshIds.member.")}
         found = [refresh for refresh in self.of(view.name) if not wanted or refresh.id in wanted]
-        size, token = _value("MaxRecords", form.get("MaxRecords", str(PAGE)), PERCENTAGE), form.get("NextToken", "0")
+        size, token = (
+            preferred.value("MaxRecords", form.get("MaxRecords", str(PAGE)), preferred.PERCENTAGE),
+            form.get("NextToken", "0"),
+        )
         if not token.isdecimal() or int(token) > len(found):
-            raise _RefusedError(f"{token} is not a valid token", "InvalidNextToken")
+            raise RefusedError(f"{token} is not a valid token", "InvalidNextToken")
         end = int(token) + size
         page = {"InstanceRefreshes": [described(refresh, self._moment) for refresh in found[int(token) : end]]}
         return page | ({"NextToken": end} if end < len(found) else {})
@@ -149,7 +133,7 @@ class Refreshes:
         refresh = self._found(view)
         why = _irreversible(refresh.desired, view) if refresh.forward else f"it is {refresh.status}"
         if why:
-            raise _RefusedError(f"The instance refresh can't be rolled back: {why}", "IrreversibleInstanceRefresh")
+            raise RefusedError(f"The instance refresh can't be rolled back: {why}", "IrreversibleInstanceRefresh")
         refresh.roll_back(self._clock(), "The rollback was started by the user.")
         return {"InstanceRefreshId": refresh.id}
 
@@ -168,7 +152,7 @@ class Refreshes:
     def _found(self, view: View) -> Refresh:
         if refresh := self.active(view.name):
             return refresh
-        raise _RefusedError(NONE.format(view.name), "ActiveInstanceRefreshNotFound")
+        raise RefusedError(NONE.format(view.name), "ActiveInstanceRefreshNotFound")
 
     def _state_of(self, alarm: str) -> str:
         here = self._cloud.imds.instance
@@ -201,43 +185,6 @@ def _listed(grown: Any) -> Any:
     if members := grown.get("member"):
         return [_listed(members[number]) for number in sorted(members, key=int)]
     return {name: _listed(value) for name, value in grown.items()}
-
-
-def preferences(given: Mapping[str, Any], view: View) -> Preferences:
-    """What is *given* (API_RefreshPreferences), completed by the group's own. Raises what the caller is told."""
-    chosen: dict[str, Any] = {"warmup": view.warmup}
-    if view.maintenance:
-        chosen["min_healthy"], chosen["max_healthy"] = view.maintenance
-    for name, (field, allowed) in FIELDS.items():
-        if name in given:
-            chosen[field] = _value(name, given[name], allowed)
-    steps = given.get("CheckpointPercentages", ())
-    chosen["checkpoints"] = tuple(_value("CheckpointPercentages", step, PERCENTAGE) for step in steps)
-    chosen["alarms"] = tuple(given.get("AlarmSpecification", {}).get("Alarms", ()))
-    made = Preferences(**chosen)
-    if wrong := next(_contradictions(given, made), ""):
-        raise _RefusedError(wrong)
-    return made
-
-
-def _contradictions(given: Mapping[str, Any], made: Preferences) -> Iterator[str]:
-    if "MaxHealthyPercentage" in given and "MinHealthyPercentage" not in given:
-        yield "MaxHealthyPercentage needs MinHealthyPercentage"
-    if (made.max_healthy or 100) - made.min_healthy > WIDEST:
-        yield f"MaxHealthyPercentage is more than {WIDEST} above MinHealthyPercentage"
-    if list(made.checkpoints) != sorted(set(made.checkpoints)):
-        yield "CheckpointPercentages are not in ascending order"
-    if "CheckpointDelay" in given and not made.checkpoints:
-        yield "CheckpointDelay needs CheckpointPercentages"
-    if len(made.alarms) > ALARMS:
-        yield f"There are more than {ALARMS} alarms"
-
-
-def _value(name: str, text: str, allowed: Sequence[Any]) -> Any:
-    value = int(text) if isinstance(allowed, range) and text.isdecimal() else text
-    if value not in allowed:
-        raise _RefusedError(f"{name} is {text}, which is not in {allowed}")
-    return text == "true" if allowed is SWITCH else value
 
 
 def _irreversible(desired: Configuration | None, view: View) -> str:
@@ -273,20 +220,9 @@ def described(refresh: Refresh, moment: Callable[[float], str]) -> dict[str, Any
         "EndTime": None if refresh.ended is None else moment(refresh.ended),
         "PercentageComplete": refresh.percentage if started else None,
         "InstancesToUpdate": refresh.to_update if started else None,
-        "Preferences": dict(_preferred(refresh.preferences)),
+        "Preferences": dict(preferred.written(refresh.preferences)),
         "DesiredConfiguration": refresh.desired,
         "RollbackDetails": details,
         "Strategy": "Rolling",
     }
     return {name: value for name, value in answer.items() if value is not None}
-
-
-def _preferred(chosen: Preferences) -> Iterator[tuple[str, Any]]:
-    for name, (field, allowed) in FIELDS.items():
-        value = getattr(chosen, field)
-        if value is not None and (chosen.checkpoints or name != "CheckpointDelay"):
-            yield name, str(value).lower() if allowed is SWITCH else value
-    if chosen.checkpoints:
-        yield "CheckpointPercentages", [*chosen.checkpoints]
-    if chosen.alarms:
-        yield "AlarmSpecification", {"Alarms": [*chosen.alarms]}
