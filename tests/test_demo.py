@@ -5,17 +5,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import boto3
 import docker
 import pytest
 import requests
+from botocore.exceptions import ClientError
+from test_boot import free_port
 
 from adf_agent.root import Root
-from adf_agent.sandbox import demo, machine
+from adf_agent.sandbox import demo, hello, isolation
 
 SANDBOX = [str(Path(sys.executable).with_name("adf-sandbox"))]
 # A session of somebody who works with the real AWS, behind a proxy that is not there.
@@ -27,13 +32,6 @@ OPERATOR = {
     "http_proxy": "http://127.0.0.1:9",
 }
 INSTANCE = re.compile(r"i-[0-9a-f]{17}")
-# The demo's own code for a folder of ours in place of examples/hello.
-RUN = """
-import sys, threading, time
-from pathlib import Path
-from adf_agent.sandbox import demo
-sys.exit(demo.run(Path(sys.argv[1]), threading.Event(), time.monotonic()))
-"""
 
 
 @contextmanager
@@ -71,12 +69,25 @@ def processes(tmp: Path) -> list[str]:
     return found
 
 
-def left(client: docker.DockerClient, tmp: Path, instance: str, image: str | None = None) -> list[str]:
-    """What is still there of a sandbox: files, processes, containers, the image named `adf/release:<12 digits>`."""
-    containers = client.containers.list(all=True, filters={"label": f"adf.instance={instance}"})
-    tags = [tag for each in client.images.list() for tag in each.tags]
-    images = [tag for tag in tags if image and tag.startswith(image)]
-    return [*map(str, tmp.iterdir()), *processes(tmp), *(each.name for each in containers), *images]
+def containers(client: docker.DockerClient) -> set[str]:
+    """The names of all that an agent started, in whatever sandbox."""
+    return {each.name for each in client.containers.list(all=True, filters={"label": "adf.instance"})}
+
+
+def images(client: docker.DockerClient) -> set[str]:
+    """The tags of all that an agent built."""
+    return {tag for each in client.images.list() for tag in each.tags if tag.startswith("adf/release:")}
+
+
+@pytest.fixture
+def nothing_left(docker_client: docker.DockerClient) -> Iterator[Path]:
+    """A folder for a sandbox's files: at the end nothing is left of it, and no process, container or image."""
+    before = containers(docker_client), images(docker_client)
+    with TemporaryDirectory(prefix="adf-") as name:  # short: a socket's path has 108 bytes
+        folder = Path(name)
+        yield folder
+        assert [*map(str, folder.iterdir()), *processes(folder)] == []
+    assert (containers(docker_client), images(docker_client)) == before
 
 
 def found(pattern: str, text: str) -> str:
@@ -86,58 +97,47 @@ def found(pattern: str, text: str) -> str:
     return match[0]
 
 
-def test_the_demo_ends_with_the_apps_answer_and_leaves_nothing(
-    docker_client: docker.DockerClient, tmp_path: Path
-) -> None:
-    """The first thing that a newcomer runs: it fails behind their proxy, or fills their disk."""
-    code, out, err = ran(*SANDBOX, "demo", tmp=tmp_path, env=OPERATOR)
-    assert (code, err) == (0, "")
-    instance = found(INSTANCE.pattern, out)
-    assert out.splitlines()[-1] == f"Hello World, says v1 on {instance}"
-    assert re.search(rf"^{instance} t3.micro eu-west-1a: in service for", out, re.MULTILINE), out
-    assert float(found(r"(?<=answered  )[\d.]+", out)) < demo.ARTICLE_SECONDS
-    assert f"container adf-app-{instance}, image adf/release:" in found("removed .*", out)
-    assert left(docker_client, tmp_path, instance, found(r"adf/release:\w{12}", out)) == []
+def test_the_demo_rolls_a_fleet_and_loses_no_request(nothing_left: Path) -> None:
+    """The first thing that a newcomer runs: it fails behind their proxy, or loses what it promises to keep."""
+    code, out, err = ran(*SANDBOX, "demo", tmp=nothing_left, env=OPERATOR)
+    assert (code, err) == (0, ""), out
+    served = re.fullmatch(r"(\d+) requests served, 0 failed", out.splitlines()[-1])
+    assert served, out
+    assert int(served[1]) > 100
+    assert re.search(r"^answered  \d+ times: Hello World, says v1$", out, re.MULTILINE)
+    assert re.search(r"^answered  \d+ times: Hello Everybody, tells you v2$", out, re.MULTILINE)
+    assert float(found(r"(?<=serving   )[\d.]+", out)) < demo.ARTICLE_SECONDS
+    assert "image adf/release:" in found("removed .*", out)
 
 
-def test_the_demos_image_is_its_own(tmp_path: Path) -> None:
-    """Two demos at once on one engine: the first to end would take the other's image away."""
-    digests = {demo.pack(demo.hello(), Path("/bin/busybox"), tmp_path / "v1.tar.gz") for _ in range(2)}
-    assert len(digests) == 2
+def test_a_broken_release_is_rolled_back_and_says_why(nothing_left: Path) -> None:
+    """A demo that just says `failed` sends its user away; a canary that takes the fleet with it sends all away."""
+    code, out, _ = ran(*SANDBOX, "demo", "--broken", "--instances", "2", tmp=nothing_left)
+    assert code == 1, out
+    assert "DATABASE_URL is not set" in out
+    assert re.fullmatch(r"\d+ requests served, 0 failed", out.splitlines()[-1]), out
+    assert not re.search(r"^answered .*v2$", out, re.MULTILINE)
+
+
+def test_two_releases_of_the_demo_are_not_the_same_image(tmp_path: Path) -> None:
+    """Two sandboxes at once on one engine: the first to end would take the other's image away."""
+    assert len({hello.pack(tmp_path / "v1.tar.gz", {}) for _ in range(2)}) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_cut_short_leaves_nothing(
-    docker_client: docker.DockerClient, tmp_path: Path, number: signal.Signals
-) -> None:
-    """Ctrl-C in the middle of the boot: a build, a container and a server would go on behind the prompt."""
-    with started(*SANDBOX, "demo", tmp=tmp_path) as process:
+def test_a_demo_cut_short_leaves_nothing(nothing_left: Path, number: signal.Signals) -> None:
+    """Ctrl-C in the middle of a boot: a build, a container and a server would go on behind the prompt."""
+    with started(*SANDBOX, "demo", "--instances", "1", tmp=nothing_left) as process:
         assert process.stdout is not None
         out = ""
-        while not out.endswith("adf-agent boot\n"):
-            out += process.stdout.readline()
+        while "RELEASE_URL=" not in out.rpartition("fleet")[2]:
+            out += (line := process.stdout.readline())
+            assert line, out
         process.send_signal(number)
         rest, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped" in err
-    assert rest.strip() == "removed   the emulated AWS and every file"  # the boot was stopped, not waited for
-    assert left(docker_client, tmp_path, found(INSTANCE.pattern, out)) == []
-
-
-def test_a_release_that_fails_shows_why(docker_client: docker.DockerClient, tmp_path: Path) -> None:
-    """A demo that just says `failed` sends its user away."""
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken/Dockerfile").write_text('FROM scratch\nCOPY busybox /busybox\nRUN ["/busybox", "no-such"]\n')
-    (tmp_path / "tmp").mkdir()
-    code, out, _ = ran(sys.executable, "-c", RUN, str(tmp_path / "broken"), tmp=tmp_path / "tmp")
-    assert code == 14
-    assert "✗ image" in out
-    assert "the build failed" in out
-    assert "no-such: applet not found" in out
-    events = [json.loads(line)["event"] for line in out.splitlines() if line.startswith("{")]
-    assert events[0] == "stage.started"
-    assert events[-1] == "boot.failed"
-    assert left(docker_client, tmp_path / "tmp", found(INSTANCE.pattern, out)) == []
+    assert found("removed .*", rest)
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_a_release_that_fails_shows_why(docker_client: docker.DockerClient, tmp_
     ],
     ids=["no engine", "no busybox"],
 )
+@pytest.mark.usefixtures("docker_client")
 def test_what_the_demo_needs_and_lacks_is_one_sentence(
-    docker_client: docker.DockerClient, tmp_path: Path, env: dict[str, str], code: int, sentence: str
+    tmp_path: Path, env: dict[str, str], code: int, sentence: str
 ) -> None:
     """Nobody reads a traceback of a program that they have known for a minute."""
-    docker_client.ping()
     got, out, err = ran(*SANDBOX, "demo", tmp=tmp_path, env=env)
     assert (got, out) == (code, "")
     assert sentence in err.splitlines()[0]
@@ -163,7 +163,7 @@ def test_what_the_demo_needs_and_lacks_is_one_sentence(
 @contextmanager
 def up(tmp: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """`adf-sandbox up`, and the environment of an operator's shell that has evaluated what it printed."""
-    with started(*SANDBOX, "up", *options, tmp=tmp, env=OPERATOR) as process:
+    with started(*SANDBOX, "up", *(options or ["--instances", "0"]), tmp=tmp, env=OPERATOR) as process:
         assert process.stdout is not None
         exports = process.stdout.read()  # to its end: eval "$(adf-sandbox up &)" must not wait for more
         shell = subprocess.run(
@@ -225,26 +225,79 @@ def test_ups_metadata_takes_the_handshake_and_knows_user_data_and_tags(tmp_path:
     assert told == ["RELEASE_URL=https://example.com/v1.tar.gz\n", "web", "a=b"]
 
 
-def test_up_takes_away_what_an_agent_left_in_it(docker_client: docker.DockerClient, tmp_path: Path) -> None:
+def test_up_takes_away_what_an_agent_left_in_it(nothing_left: Path, tmp_path: Path) -> None:
     """Each try would leave a container on a port, with no state folder that knows of it."""
-    files, tmp = tmp_path / "files", tmp_path / "tmp"
-    files.mkdir()
-    tmp.mkdir()
-    digest = demo.pack(demo.hello(), Path("/bin/busybox"), files / "v1.tar.gz")
-    port = demo.free_port()
+    files = tmp_path
+    digest, port = hello.pack(files / "v1.tar.gz", {}), free_port()
     url = f"file://{files}/v1.tar.gz"
     (files / "user-data").write_text(f"RELEASE_URL={url}\nADF_PUBLISH={port}:8000\nADF_PUBLISH_ADDRESS=127.0.0.1\n")
-    with up(tmp, "--user-data", str(files / "user-data"), "--tag", "Name=web") as (process, environment):
+    with up(nothing_left, "--user-data", str(files / "user-data"), "--tag", "Name=web") as (process, environment):
         agent = [sys.executable, "-m", "adf_agent", "boot"]
         booted = subprocess.run(agent, env=environment, capture_output=True, text=True, check=False)
         assert booted.returncode == 0, booted.stderr
         status = json.loads(Root(Path(environment["ADF_ROOT"])).status.read_bytes())
-        assert "(no GREETING)" in demo.ask(port)
+        assert "(no GREETING)" in requests.get(f"http://127.0.0.1:{port}", timeout=10).text
         process.terminate()
         _, err = process.communicate(timeout=60)
     instance = status["instance"]["id"]
     assert f"removed container adf-app-{instance}, image adf/release:{digest[:12]}" in err
-    assert left(docker_client, tmp, instance, f"adf/release:{digest}") == []
+
+
+def sandbox(environment: Mapping[str, str], *words: str) -> tuple[int, str, str]:
+    """What a command of adf-sandbox comes to, typed in a sandbox's shell."""
+    process = subprocess.run([*SANDBOX, *words], env=environment, capture_output=True, text=True, check=False)
+    return process.returncode, process.stdout, process.stderr
+
+
+def serves(environment: Mapping[str, str], text: str) -> bool:
+    """Whether the fleet answers a request with *text* in it."""
+    return text in requests.get(environment["FLEET"], timeout=10).text
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.05)
+
+
+def test_a_fleet_can_be_broken_and_is_taken_down_whole(nothing_left: Path) -> None:
+    """What nobody could rehearse; and a sandbox that leaves agents, containers or haproxy behind."""
+    with up(nothing_left, "--instances", "1") as (process, environment):
+        until(lambda: serves(environment, "Hello World, says v1 on i-"), "the fleet serves")
+        code, out, _ = sandbox(environment, "fault", "bad-release")
+        assert (code, out[:31]) == (0, "RELEASE_URL=s3://releases/bad.t")
+        assert "throttles every call of sts:*" in sandbox(environment, "fault", "throttling", "sts:*")[1]
+        here = {name: value for name, value in environment.items() if name.startswith(("AWS_", "PATH"))}
+        sts = boto3.Session("any", "any", region_name="eu-west-1").client("sts", endpoint_url=here["AWS_ENDPOINT_URL"])
+        with pytest.raises(ClientError, match="Throttling"):
+            sts.get_caller_identity()
+        code, _, err = sandbox(environment, "fault", "no-such")
+        assert (code, "there is no fault no-such" in err) == (1, True)
+        code, _, err = sandbox(environment, "fault", "imds-503", "i-0")
+        assert (code, "no instance i-0 runs here" in err) == (1, True)
+        code, out, err = sandbox(environment, "down")
+        assert (code, out) == (0, ""), err
+        assert process.wait(20) == 0
+    assert sandbox(environment, "down")[0] == 1
+
+
+def test_a_sandbox_that_was_killed_is_taken_down_all_the_same(nothing_left: Path) -> None:
+    """A laptop that ran out of memory keeps agents that nobody sees, and containers on their ports."""
+    with up(nothing_left, "--instances", "1") as (process, environment):
+        until(lambda: serves(environment, "Hello World, says v1 on i-"), "the fleet serves")
+        process.kill()
+        process.wait()
+        until(lambda: processes(nothing_left) == [], "its agents have ended")
+        code, _, err = sandbox(environment, "down")
+        assert (code, "it had ended; removed" in err) == (0, True), err
+
+
+def test_outside_of_a_sandbox_there_is_nothing_to_break() -> None:
+    """An operator in the wrong window is told, not shown a stack of urllib3."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    code, _, err = sandbox(environment, "fault", "none")
+    assert (code, "this shell is in no sandbox" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -290,4 +343,4 @@ def test_without_its_extra_the_sandbox_names_it(tmp_path: Path) -> None:
 )
 def test_a_proxy_is_kept_out_of_the_loopback(before: dict[str, str], direct: str | None) -> None:
     """Behind a company's proxy nothing of the sandbox would be reached; and what they exempt must stay exempt."""
-    assert machine.direct(before) == ({"NO_PROXY": direct, "no_proxy": direct} if direct else {})
+    assert isolation.direct(before) == ({"NO_PROXY": direct, "no_proxy": direct} if direct else {})

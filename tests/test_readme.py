@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from adf_agent.sandbox import demo
+from test_boot import free_port
 
 REPOSITORY = Path(__file__).parents[1]
 GIT = {f"GIT_{who}_{what}": "somebody" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -29,7 +28,7 @@ def typed(heading: str) -> str:
 def test_the_six_steps_can_be_typed(tmp_path: Path) -> None:
     """Somebody's first quarter of an hour with this, spent on a line that never worked."""
     shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
-    port = demo.free_port()
+    port = free_port()
     lines = typed("The six steps").replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("clean v1", "clean v1 --yes")
     lines = lines.replace(r"ADF_APP=hello\n", rf"ADF_APP=hello\nADF_PUBLISH={port}:8000\n")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -46,7 +45,7 @@ def test_the_six_steps_can_be_typed(tmp_path: Path) -> None:
             start_new_session=True,
         )
         out, _ = shell.communicate(lines, timeout=120)
-    said = re.search(r"adf-sandbox: instance (\S+), .*kill (\d+)", log.read_text(), re.DOTALL)
+    said = re.search(r"  instance (\S+), its .*kill (\d+)", log.read_text(), re.DOTALL)
     assert said, log.read_text()
     os.kill(int(said[2]), signal.SIGTERM)
     assert shell.returncode == 0, log.read_text() + out

@@ -1,4 +1,4 @@
-"""The command `adf-sandbox`: AWS on loopback to play with, and a whole boot in it to look at."""
+"""The command `adf-sandbox`: AWS and a fleet on loopback, to play with, to break, and to watch a delivery in."""
 
 import argparse
 import os
@@ -7,15 +7,24 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adf_agent import __version__, console
-from adf_agent.errors import AgentError
-
-if TYPE_CHECKING:
-    from adf_agent.sandbox.cloud import Cloud
+from adf_agent.sandbox import isolation
 
 STARTED = time.monotonic()
+SIZE = 6  # instances of the demo: enough for a canary and two more steps
+FAULTS = """
+  imds-401, imds-503, imds-silence [INSTANCE]   instance metadata; of every instance where none is named
+  docker-hung [INSTANCE]                        Docker takes connections and is silent
+  spot-notice [INSTANCE]                        two minutes' notice to one
+  throttling [ACTION]                           AWS's calls, such as dynamodb:Query, autoscaling:*; or all
+  bad-release, slow-start, dies-later           a release to roll out: one that exits, one that takes 20 s to start,
+                                                one that ends after a minute; prints its RELEASE_URL
+  alarm [NAME]                                  the CloudWatch alarm goes into ALARM
+  refresh-failed [GROUP]                        the instance refresh under way fails, and so does a rollback
+  none                                          takes back all but notices and releases
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,21 +34,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return console.ended("adf-sandbox", lambda: arguments.command(arguments, stop), "sandbox")
 
 
-def _explain(*lines: str) -> None:
-    """To standard error: standard output is for a shell's eval, or for the demo."""
-    print(f"adf-sandbox: {lines[0]}", *lines[1:], sep="\n", file=sys.stderr, flush=True)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="adf-sandbox", description="An instance and its AWS on one machine.")
+    parser = argparse.ArgumentParser(prog="adf-sandbox", description="A fleet and its AWS on one machine.")
     parser.add_argument("--version", action="version", version=f"adf-sandbox {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _command(commands, "demo", _demo, "boot examples/hello, show how it went, and take everything away again")
-    up = _command(commands, "up", _up, 'serve AWS and instance metadata until stopped: eval "$(adf-sandbox up &)"')
-    up.add_argument("--user-data", type=Path, metavar="FILE", help="the instance's; each boot reads it anew")
-    up.add_argument("--tag", type=_tag, action="append", metavar="KEY=VALUE", help="an instance tag; may be repeated")
+    demo = _command(commands, "demo", _demo, "deliver two releases to a fleet under traffic, and take all away again")
+    demo.add_argument("--instances", type=_size, default=SIZE, metavar="N", help=f"{SIZE} without it")
+    demo.add_argument("--broken", action="store_true", help="the second release fails: its canary is rolled back")
+    up = _command(commands, "up", _up, 'serve a fleet and its AWS until stopped: eval "$(adf-sandbox up &)"')
+    up.add_argument("--instances", type=_size, metavar="N", help="of the group hello; 3 without it, 0 with --user-data")
+    text = "of an instance to boot by hand; each boot reads it anew"
+    up.add_argument("--user-data", type=Path, metavar="FILE", help=text)
+    up.add_argument("--tag", type=_tag, action="append", metavar="KEY=VALUE", help="of that instance; may be repeated")
     up.add_argument("--port", type=int, default=0, help="of AWS; any free one without it")
     up.add_argument("--imds-port", type=int, default=0, metavar="PORT", help="of instance metadata; any free one")
+    fault = _command(commands, "fault", _fault, "break something in the sandbox that this shell is in")
+    fault.formatter_class, fault.epilog = argparse.RawDescriptionHelpFormatter, f"faults:{FAULTS}"
+    fault.add_argument("name", metavar="NAME")
+    fault.add_argument("target", nargs="?", default="", metavar="TARGET")
+    _command(commands, "down", _down, "end the sandbox that this shell is in, and take away all of it")
     return parser
 
 
@@ -56,61 +69,41 @@ def _tag(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _demo(arguments: argparse.Namespace, stop: threading.Event) -> int:  # noqa: ARG001  every command is called alike
-    from adf_agent.sandbox import demo, machine  # noqa: PLC0415  half a second; `--help` does without
+def _size(text: str) -> int:
+    most = 50  # agents of 70 MB on one machine
+    if not (text.isdecimal() and int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of instances from 0 to {most}")
+    return int(text)
 
-    machine.isolate()
-    return demo.run(demo.hello(), stop, STARTED)
+
+def _demo(arguments: argparse.Namespace, stop: threading.Event) -> int:
+    isolation.isolate()
+    from adf_agent.sandbox import demo  # noqa: PLC0415  half a second; `--help` does without
+
+    return demo.run(arguments.instances, stop, STARTED, broken=arguments.broken)
 
 
 def _up(arguments: argparse.Namespace, stop: threading.Event) -> int:
-    from adf_agent.sandbox import machine  # noqa: PLC0415
-
     before = dict(os.environ)
-    machine.isolate()
-    _check_readable(arguments.user_data)
-    instance = machine.instance(arguments.user_data, dict(arguments.tag) if arguments.tag else None)
-    with machine.folder() as root, _cloud(instance, arguments) as cloud:
-        machine.furnish(cloud)
-        print(machine.shell(machine.environment(cloud, root), before), flush=True)
-        # At its end a shell's $( ) goes on, with this process in the background.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _explain(
-            f"instance {instance.instance_id}, its metadata on {cloud.imds.endpoint}, AWS on {cloud.endpoint}",
-            f"  in it: the bucket {machine.BUCKET}, the KMS key {machine.KEY}; until Ctrl-C or: kill {os.getpid()}",
-        )
-        stop.wait()
-        removed = _clear(instance.instance_id, root)
-    _explain(f"removed {', '.join([*removed, str(root)])}; AWS and metadata are gone")
+    isolation.isolate()
+    from adf_agent.sandbox import up  # noqa: PLC0415
+
+    size = arguments.instances if arguments.instances is not None else (0 if arguments.user_data else 3)
+    ports = arguments.port, arguments.imds_port
+    up.run(size, arguments.user_data, dict(arguments.tag) if arguments.tag else None, ports, before, stop)
     return 0
 
 
-def _check_readable(path: Path | None) -> None:
-    try:
-        if path:
-            path.read_bytes()
-    except OSError as error:
-        raise AgentError(f"{path} can't be read: {error.strerror}") from error
+def _fault(arguments: argparse.Namespace, _: threading.Event) -> int:
+    from adf_agent.sandbox import control  # noqa: PLC0415
+
+    print(control.ask(os.environ, "fault", arguments.name, arguments.target))
+    return 0
 
 
-def _cloud(instance: Any, arguments: argparse.Namespace) -> "Cloud":
-    import socket  # noqa: PLC0415
+def _down(_: argparse.Namespace, stop: threading.Event) -> int:
+    from adf_agent.deadline import Deadline  # noqa: PLC0415
+    from adf_agent.sandbox import control  # noqa: PLC0415
 
-    from adf_agent.sandbox.cloud import Cloud  # noqa: PLC0415
-
-    for port in (arguments.port, arguments.imds_port):
-        try:
-            socket.create_server(("127.0.0.1", port)).close()  # moto's server would wait for ever
-        except (OSError, OverflowError) as error:
-            raise AgentError(f"port {port} of 127.0.0.1 can't be had: {error}", hint="Choose another one.") from error
-    return Cloud(instance, port=arguments.port, imds_port=arguments.imds_port)
-
-
-def _clear(instance_id: str, root: Path) -> list[str]:
-    from adf_agent.root import Root  # noqa: PLC0415
-    from adf_agent.sandbox import machine  # noqa: PLC0415
-
-    folders = Root(root)
-    if not folders.var.exists():  # no agent ran: Docker holds nothing, and may not even be there
-        return []
-    return machine.clear(machine.engine(), instance_id, folders)
+    print(control.end(os.environ, Deadline(control.END_SECONDS, stop)), file=sys.stderr)
+    return 0

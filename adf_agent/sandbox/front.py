@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
@@ -16,8 +17,11 @@ from xml.sax.saxutils import escape
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.wrappers import Response
 
+from adf_agent.errors import AgentError
+
 SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
 FORM = "application/x-www-form-urlencoded"
+CONTROL = "/adf-sandbox/"  # what is below it is not AWS's: the sandbox itself is told something
 # Services with an envelope of their own; others of the query protocol have the last one
 # (https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#operation-error-serialization).
 ENVELOPES = {"ec2": ("Response", "Errors", "Error"), "s3": ("Error",)}
@@ -56,6 +60,7 @@ class Call:
 
 Then = Callable[[], Response]  # what moto answers
 Handler = Callable[[Call, Then], Response]  # answers in moto's place, or after it
+Control = Callable[[str, list[str]], str]  # what is answered to a command and its words. Raises AgentError
 
 
 class Front:
@@ -65,13 +70,16 @@ class Front:
         self.calls: Counter[str] = Counter()
         self.faults: list[AwsFault] = []
         self.handlers: dict[str, Handler] = {}
+        self.control: Control | None = None
         self.closing = threading.Event()
         self._lock = threading.Lock()
         self._moto: Any = DomainDispatcherApplication(create_backend_app)
         self._table = threading.Lock()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        answer: Iterable[bytes] = self._application(environ)(environ, start_response)
+        controlled = self.control if environ["PATH_INFO"].startswith(CONTROL) else None
+        application = _controlled(controlled, environ) if controlled else self._application(environ)
+        answer: Iterable[bytes] = application(environ, start_response)
         return answer
 
     def ordered_fault(self, name: str) -> AwsFault | None:
@@ -98,6 +106,14 @@ class Front:
             with self._table:
                 return Response.from_app(self._moto, environ)
         return self._moto
+
+
+def _controlled(control: Control, environ: dict[str, Any]) -> Response:
+    words = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+    try:
+        return Response(control(environ["PATH_INFO"].removeprefix(CONTROL), words))
+    except AgentError as error:
+        return Response("\n  → ".join(filter(None, [error.sentence, error.hint])), HTTPStatus.BAD_REQUEST)
 
 
 def identify(environ: dict[str, Any]) -> Call | None:

@@ -1,8 +1,7 @@
 """What stands for one instance on this machine: a folder, its processes' environment, what it leaves in Docker."""
 
 import os
-import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,9 +16,8 @@ from adf_agent.root import Root
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.sandbox.imds import Instance
 
-PROXIES = {"http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"}
-LOOPBACK = "127.0.0.1,localhost"
 ANSWER_SECONDS = 10.0
+PREFIX = "adf-sandbox-"  # of the name of its folder
 BUCKET, KEY = "releases", "alias/adf-config"
 
 
@@ -39,7 +37,7 @@ def furnish(cloud: Cloud) -> None:
 @contextmanager
 def folder() -> Iterator[Path]:
     """A folder to be the instance's disk (`ADF_ROOT`), for as long as the context lasts."""
-    with TemporaryDirectory(prefix="adf-sandbox-") as name:
+    with TemporaryDirectory(prefix=PREFIX) as name:
         yield Path(name)
 
 
@@ -51,31 +49,6 @@ def environment(cloud: Cloud, root: Path) -> dict[str, str]:
     """
     region = {"AWS_DEFAULT_REGION": cloud.imds.instance.region}
     return {**cloud.environment(), **region, "ADF_ROOT": str(root)}
-
-
-def direct(before: Mapping[str, str]) -> dict[str, str]:
-    """What keeps requests for the loopback away from the proxy that *before* names; nothing where it names none."""
-    if not PROXIES & before.keys():
-        return {}
-    listed = ",".join(filter(None, [before.get("no_proxy") or before.get("NO_PROXY"), LOOPBACK]))
-    return {"NO_PROXY": listed, "no_proxy": listed}
-
-
-def isolate() -> None:
-    """Takes the real AWS out of this process's environment, and the proxy out of its way to the loopback.
-
-    A profile, keys or an endpoint there would outrank what `environment` says, for moto and an agent alike.
-    """
-    os.environ.update(direct(os.environ))
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-
-
-def shell(given: Mapping[str, str], before: Mapping[str, str]) -> str:
-    """Lines for the eval of a shell whose environment is *before*: *given* set, other variables of AWS unset."""
-    gone = sorted(name for name in before if name.startswith("AWS_") and name not in given)
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted({**given, **direct(before)}.items())]
-    return "\n".join([*([f"unset {' '.join(gone)}"] if gone else []), *lines])
 
 
 def engine() -> Any:
@@ -92,13 +65,13 @@ def engine() -> Any:
     return client
 
 
-def clear(client: Any, instance_id: str, root: Root) -> list[str]:
-    """Removes the containers that bear *instance_id* and the images of the agent's state in *root*.
+def clear(client: Any, instance_id: str, root: Root | None) -> list[str]:
+    """Removes the containers that bear *instance_id* and, where it is given, the images of the agent's state in *root*.
 
     Returns their names. An image that another instance's container is made from stays. Raises DockerError.
     """
     try:
-        return [*_containers(client, instance_id), *_images(client, root)]
+        return [*_containers(client, instance_id), *(_images(client, root) if root else ())]
     except (DockerException, OSError) as error:
         raise DockerError(f"Docker did not let containers of {instance_id} be removed: {error}") from error
 
