@@ -15,6 +15,7 @@ import measures
 import operators
 import releases
 import report
+import rolls
 import service
 from releases import MB
 from report import Row
@@ -77,6 +78,8 @@ def _measure(here: World, *, quick: bool) -> tuple[list[Row], dict[str, list[tup
     rows += service.rows(here, hello, runs)
     _say("the operators' commands")
     rows += operators.rows(here, runs)
+    _say("a roll over a thousand instances")
+    rows += rolls.rows(here)
     return rows, profiles
 
 
