@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup venv ## boot examples/hello on a Docker engine, with AWS emulated
+demo: setup venv ## roll two releases over a fleet under traffic, with AWS emulated
 	@tools/with-docker $(BIN)/adf-sandbox demo
 
 test: setup venv lint ## everything that CI checks

@@ -16,21 +16,42 @@ LIVE_SECONDS = 2 * 3600.0  # an instance not heard of for longer counts as gone;
 
 @dataclass(frozen=True)
 class FleetRecord:
-    """What the item of *instance_id* says. *group* is "" outside any; *touched* is in epoch seconds."""
+    """What the item of *instance_id* says. *group* is "" outside any; *touched* is in epoch seconds.
+
+    *stage* is the one that runs, or failed, or came last; *error* and *log_tail* are of what has failed.
+    """
 
     instance_id: str
     release: str
     group: str
     phase: str
     touched: float
+    stage: str = ""
+    restarts: int = 0
+    error: str = ""
+    log_tail: str = ""
 
     @classmethod
     def of_item(cls, item: Mapping[str, Mapping[str, str]]) -> Self:
         """From an item with its key. What an item lacks is "", or 0."""
-        name, release, group, phase = (
-            item.get(each, {}).get("S", "") for each in ("Name", "Release", "Group", "Phase")
+
+        def text(name: str) -> str:
+            return item.get(name, {}).get("S", "")
+
+        def number(name: str) -> float:
+            return float(item.get(name, {}).get("N", 0))
+
+        return cls(
+            instance_id=text("Name"),
+            release=text("Release"),
+            group=text("Group"),
+            phase=text("Phase"),
+            touched=number("Touched"),
+            stage=text("Stage"),
+            restarts=int(number("Restarts")),
+            error=text("Error"),
+            log_tail=text("LogTail"),
         )
-        return cls(name, release, group, phase, float(item.get("Touched", {}).get("N", 0)))
 
     def is_recent(self, now: float) -> bool:
         """Whether it was touched so lately, at *now* in epoch seconds, that the instance may be there."""

@@ -19,6 +19,7 @@ pytest_plugins = [
     "fixtures_engine",
     "fixtures_operator",
     "fixtures_repository",
+    "fixtures_roll",
     "fixtures_web",
 ]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from adf_agent.deadline import Deadline
 from adf_agent.errors import AgentError
 from adf_agent.root import Root
 from adf_agent.sandbox import hello, isolation, machine
@@ -17,6 +18,7 @@ from adf_agent.sandbox.fleet import NAME, Fleet, configure, deliver, user_data
 from adf_agent.sandbox.imds import Instance
 from adf_agent.sandbox.pool import Pool
 
+BOOT_SECONDS = 300.0
 PAGE = "www/cgi-bin/index.cgi"  # what differs from one release to the next
 
 
@@ -47,6 +49,9 @@ def run(
         stack.enter_context(fleet)
         cloud.front.control = Control(fleet, stop)
         pool = _group(fleet, size, root) if size else None
+        if pool:
+            _explain(f"{size} instances of the group {NAME} boot …")
+            fleet.wait(pool, Deadline(BOOT_SECONDS, stop))
         print(isolation.shell(machine.environment(cloud, root) | _named(pool), before), flush=True)
         # At its end a shell's $( ) goes on, with this process in the background.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,7 +102,7 @@ def _named(pool: Pool | None) -> dict[str, str]:
 def _lines(cloud: Cloud, pool: Pool | None, size: int) -> Iterator[str]:
     yield f"AWS on {cloud.endpoint}; in it: the bucket {machine.BUCKET}, the KMS key {machine.KEY}"
     if pool:
-        yield f"  {size} instances of the group {NAME} boot v1, and serve on {pool.url} ($FLEET)"
+        yield f"  {size} instances of the group {NAME} serve v1 on {pool.url} ($FLEET)"
         yield f"  to roll: adf-roll start {NAME} s3://{machine.BUCKET}/v2.tar.gz; to break: adf-sandbox fault --help"
     else:
         yield f"  instance {cloud.imds.instance.instance_id}, its metadata on {cloud.imds.endpoint}"

@@ -1,0 +1,206 @@
+"""adf-roll: a release onto an Auto Scaling group, by EC2 Auto Scaling's own instance refresh.
+
+What it changes is in `begin`, in three calls: the group is pinned to the launch template version that it resolves to
+now, a new version is made, and the refresh to that is started. From there on the roll runs inside AWS. Who watches
+makes one more call where the canary fails: RollbackInstanceRefresh.
+https://docs.aws.amazon.com/autoscaling/ec2/userguide/instance-refresh-overview.html
+"""
+
+import argparse
+import math
+import threading
+from collections.abc import Callable
+
+from adf_agent import console
+from adf_agent.deadline import Deadline
+from adf_agent.errors import AgentError, Stopped
+from adf_agent.fleetrecord import FleetRecord
+from adf_agent.ops import account, fleet, preflight
+from adf_agent.ops.account import Account
+from adf_agent.ops.app import App
+from adf_agent.ops.configure import cleaning
+from adf_agent.ops.rolling import begin, events, facts, guard, options, refresh, witnesses
+from adf_agent.ops.rolling import change as changes
+from adf_agent.ops.rolling.change import Change
+from adf_agent.ops.rolling.errors import DETACHED, FAILED, REFUSED, Refused, Unseen
+from adf_agent.ops.rolling.facts import Group
+from adf_agent.ops.rolling.lookout import PATIENCE, Lookout, Roll
+from adf_agent.ops.rolling.refresh import Refresh
+from adf_agent.ops.rolling.screen import Screen, screen
+from adf_agent.ops.rolling.wishes import Wishes
+
+PREPARING_SECONDS = 900.0  # to look at the group and its release, which is downloaded
+RECORDS_SECONDS = 10.0  # to read the fleet records, at each look
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """What `start` would do, and what would go wrong."""
+    clients, wishes = account.Account(), options.wishes(arguments)
+    group = _group(clients, wishes.group)
+    change = changes.of(group.template, group.propagated, wishes)
+    return 0 if _passes(clients, screen(as_json=arguments.json), group, wishes, change) else REFUSED
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """Preflight, the question, the roll, and the watch over it; then the clean-up that was asked for."""
+    clients, wishes = account.Account(), options.wishes(arguments)
+    group = _group(clients, wishes.group)
+    change = changes.of(group.template, group.propagated, wishes)
+    return _roll(arguments, clients, group, wishes, change)
+
+
+def back(arguments: argparse.Namespace) -> int:
+    """During a roll: the engine's own rollback. After it: a new roll, to the version that the last one came from."""
+    clients, name = account.Account(), arguments.group
+    under_way = _latest(clients, name)
+    if under_way and not under_way.ended:
+        _ask(arguments, f"roll {name} back?")
+        if under_way.forward:
+            guard.roll_back(clients, name)
+        return watch(arguments)
+    group = _group(clients, name)
+    if not (number := begin.source(group.template)):
+        hint = f"Name what to go to: adf-roll start {name} RELEASE_URL"
+        raise Refused(f"version {group.template.number} of {name} does not say what was before it", hint=hint)
+    former = facts.template(clients.client("ec2"), group.template.id, str(number))
+    change = changes.between(group.template, former, group.propagated)
+    known = Wishes(name, version=number, bake=0)  # it has been in service: its canary need only come up again
+    return _roll(arguments, clients, group, known, change)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """One look."""
+    clients, told = account.Account(), screen(as_json=arguments.json)
+    found = _latest(clients, arguments.group)
+    if found is None:
+        told.tell(events.none(arguments.group))
+        return 0
+    if found.ended:
+        return _end(told, found)
+    roll = _joined(clients, arguments.group, found)
+    look = Lookout(roll, clients, _records(clients, roll)).look(Deadline(math.inf, threading.Event()))
+    for event in events.news(None, look):
+        told.tell(event)
+    return _end(told, look.refresh) if look.refresh.ended else DETACHED
+
+
+def watch(arguments: argparse.Namespace) -> int:
+    """The roll under way, watched to its end; else the end of the last one."""
+    clients, told = account.Account(), screen(as_json=arguments.json)
+    found = _latest(clients, arguments.group)
+    if found is None:
+        raise Refused(f"{arguments.group} was never rolled, or long ago", hint="See adf-roll plan.")
+    if found.ended:
+        return _end(told, found)
+    return _watch(clients, told, _joined(clients, arguments.group, found), "", console.stopping())
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "plan": plan,
+    "start": start,
+    "back": back,
+    "status": status,
+    "watch": watch,
+}
+
+
+def _roll(arguments: argparse.Namespace, clients: Account, group: Group, wishes: Wishes, change: Change) -> int:
+    told = screen(as_json=arguments.json)
+    if not _passes(clients, told, group, wishes, change):
+        return REFUSED
+    _ask(arguments, f"roll {group.name}?")
+    stop = console.stopping()  # from here on Ctrl-C ends no call half-way
+    roll = begin.begin(clients, group, wishes, change)
+    told.tell(events.started(roll))
+    if getattr(arguments, "detach", False):
+        told.tell(events.detached(group.name, roll.alarms))
+        return DETACHED
+    code = _watch(clients, told, roll, wishes.check, stop)
+    if not code and getattr(arguments, "clean", False):
+        _clean(clients, told, change)
+    return code
+
+
+def _passes(clients: Account, told: Screen, group: Group, wishes: Wishes, change: Change) -> bool:
+    """Tells the plan, and whether nothing in it forbids the roll."""
+    deadline = Deadline(PREPARING_SECONDS, threading.Event())
+    release = preflight.verified(change.url_after, deadline) if wishes.url else preflight.Verified()
+    under_way = _latest(clients, group.name)
+    running = under_way.status if under_way and not under_way.ended else None
+    alarms = witnesses.alarms(clients, wishes.alarms)
+    found = preflight.findings(group, change, wishes, release, running, alarms)
+    planned = preflight.plan(group, change, wishes)
+    told.tell(events.plan(planned.lines, planned.as_json, found))
+    return not any(each.level == "refuse" for each in found)
+
+
+def _ask(arguments: argparse.Namespace, question: str) -> None:
+    """Raises Refused unless the answer is yes."""
+    if arguments.yes:
+        return
+    try:
+        cleaning.confirm(question)
+    except AgentError as error:
+        raise Refused(error.sentence, hint=error.hint) from error
+
+
+def _joined(clients: Account, name: str, found: Refresh) -> Roll:
+    """The roll that *found* is, whoever started it."""
+    group = _group(clients, name)
+    new = facts.template(clients.client("ec2"), group.template.id, found.version or str(group.template.number))
+    number = begin.source(new)
+    old = facts.template(clients.client("ec2"), group.template.id, str(number)) if number else group.template
+    change = changes.between(old, new, group.propagated)
+    return Roll(group, change, new.number, found.id, found.alarms)
+
+
+def _watch(clients: Account, told: Screen, roll: Roll, check: str, stop: threading.Event) -> int:
+    """The exit code, by how the roll or the watch ends. Raises Unseen, or AgentError where the group is gone."""
+    watched = Lookout(roll, clients, _records(clients, roll))
+    try:
+        return _end(told, guard.watch(watched, clients, told, check, Deadline(math.inf, stop)))
+    except Stopped:
+        told.tell(events.detached(roll.group.name, roll.alarms))
+        return DETACHED
+    except Unseen:
+        told.tell(events.detached(roll.group.name, roll.alarms))
+        raise
+
+
+def _end(told: Screen, ended: Refresh) -> int:
+    code = 0 if ended.done else FAILED
+    told.tell(events.ended(ended, code))
+    return code
+
+
+def _clean(clients: Account, told: Screen, change: Change) -> None:
+    """Removes the former release's own config. The roll is done: what stands in the way is a warning."""
+    app = _app(clients, change, Deadline(PREPARING_SECONDS, threading.Event()))
+    try:
+        planned = cleaning.plan(app, change.release_before)
+        written = [*cleaning.clean(app, change.release_before, planned)]
+    except AgentError as error:
+        told.tell(events.warning(f"nothing was cleaned up: {error.sentence}", error.hint))
+    else:
+        told.tell(events.cleaned(change.release_before, [*planned], cleaning.undo(app, written)))
+
+
+def _records(clients: Account, roll: Roll) -> Callable[[], list[FleetRecord]]:
+    """Reads those of the app; none where there is no app to know of."""
+    if not roll.change.app:
+        return list
+    return lambda: fleet.records(_app(clients, roll.change, Deadline(RECORDS_SECONDS, threading.Event())))
+
+
+def _app(clients: Account, change: Change, deadline: Deadline) -> App:
+    return App(change.app, clients.table(change.table), clients, deadline)
+
+
+def _latest(clients: Account, name: str) -> Refresh | None:
+    client = clients.client("autoscaling")
+    return Deadline(PATIENCE, threading.Event()).retry(lambda: refresh.latest(client, name))
+
+
+def _group(clients: Account, name: str) -> Group:
+    readers = facts.Clients(clients.client("autoscaling"), clients.client("ec2"))
+    return Deadline(PATIENCE, threading.Event()).retry(lambda: facts.read(readers, name))

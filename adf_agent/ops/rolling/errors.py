@@ -1,0 +1,21 @@
+"""How a roll ends before its time: exit codes of `adf-roll` beside 0 (done), 1 (rolled back or failed), 2 (usage)."""
+
+from adf_agent.errors import AgentError
+
+FAILED, REFUSED, DETACHED = 1, 3, 4
+
+
+class Refused(AgentError):  # noqa: N818  not a fault: an answer
+    """It must not, or can't, start; or there is nothing to look at. Nothing was changed, or it was taken back."""
+
+    @property
+    def exit_code(self) -> int:
+        return REFUSED
+
+
+class Unseen(AgentError):  # noqa: N818  likewise
+    """The roll goes on inside AWS, and can't be watched from here any more."""
+
+    @property
+    def exit_code(self) -> int:
+        return DETACHED

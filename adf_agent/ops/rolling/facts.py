@@ -1,0 +1,204 @@
+"""An Auto Scaling group as it is before a roll: what AWS says of it, in one value."""
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from adf_agent import aws
+from adf_agent.group import TRANSITIONS, Kind
+from adf_agent.ops.rolling.errors import Refused
+
+Described = Mapping[str, Any]  # a group, as it is described
+
+
+class AutoScaling(Protocol):
+    def describe_auto_scaling_groups(self, **request: Any) -> Any: ...
+    def describe_lifecycle_hooks(self, **request: Any) -> Any: ...
+
+
+class Ec2(Protocol):
+    def describe_launch_template_versions(self, **request: Any) -> Any: ...
+
+
+class Clients(NamedTuple):
+    """What a group is read with."""
+
+    autoscaling: AutoScaling
+    ec2: Ec2
+
+
+@dataclass(frozen=True)
+class Member:
+    """One instance of the group. *version* is that of the launch template it was launched from, 0 where unknown."""
+
+    instance_id: str
+    version: int
+    state: str  # the lifecycle state: "InService", "Pending:Wait" …
+    healthy: bool = True
+    protected: bool = False  # from scale-in
+
+
+@dataclass(frozen=True)
+class Template:
+    """One version of a launch template. *user_data* is raw (decoded); *tags* are those for instances."""
+
+    id: str
+    name: str
+    number: int
+    description: str = ""
+    user_data: bytes = b""
+    image: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    tag_specifications: tuple[Mapping[str, Any], ...] = ()  # of every resource type, as they are described
+
+
+@dataclass(frozen=True)
+class Group:
+    """*version* is as the group names it ("7", "$Latest", "$Default"); *template* is what that resolves to now.
+
+    *mixed* is the MixedInstancesPolicy as it is described, None where the group has a launch template alone.
+    https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_AutoScalingGroup.html
+    """
+
+    name: str
+    desired: int
+    smallest: int
+    largest: int
+    version: str
+    template: Template
+    members: tuple[Member, ...] = ()
+    mixed: Mapping[str, Any] | None = None
+    launch_hooks: tuple[str, ...] = ()
+    terminate_hooks: tuple[str, ...] = ()
+    target_groups: tuple[str, ...] = ()  # ARNs
+    load_balancers: tuple[str, ...] = ()  # names of classic ones
+    suspended: frozenset[str] = frozenset()  # processes: "Launch", "Terminate" …
+    grace: int = 300  # the health check grace period, seconds
+    health_check: str = "EC2"
+    warmup: int | None = None  # DefaultInstanceWarmup, seconds
+    maintenance: tuple[int, int] | None = None  # the instance maintenance policy's percentages
+    warm_pool: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)  # the group's own
+    propagated: Mapping[str, str] = field(default_factory=dict)  # of these, those that instances get
+
+
+def read(clients: Clients, name: str) -> Group:
+    """The group *name* as it is now. Raises Refused where there is none, or none that can be rolled.
+
+    A launch template without a version means its default one.
+    https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LaunchTemplateSpecification.html
+    """
+    described = _described(clients.autoscaling, name)
+    launched = _launched(described)
+    version = launched.get("Version", "$Default")
+    hooks = _hooks(clients.autoscaling, name)
+    policy = described.get("InstanceMaintenancePolicy", {})
+    percentages = policy.get("MinHealthyPercentage", -1), policy.get("MaxHealthyPercentage", -1)
+    return Group(
+        name=name,
+        desired=described["DesiredCapacity"],
+        smallest=described["MinSize"],
+        largest=described["MaxSize"],
+        version=version,
+        template=template(clients.ec2, launched["LaunchTemplateId"], version),
+        members=_members(described),
+        mixed=described.get("MixedInstancesPolicy"),
+        launch_hooks=hooks["launch"],
+        terminate_hooks=hooks["terminate"],
+        target_groups=tuple(described.get("TargetGroupARNs", ())),
+        load_balancers=tuple(described.get("LoadBalancerNames", ())),
+        suspended=frozenset(each["ProcessName"] for each in described.get("SuspendedProcesses", ())),
+        grace=described.get("HealthCheckGracePeriod", 0),
+        health_check=described.get("HealthCheckType", "EC2"),
+        warmup=described.get("DefaultInstanceWarmup"),
+        maintenance=None if -1 in percentages else percentages,  # as a policy that was cleared has it
+        warm_pool="WarmPoolConfiguration" in described,
+        tags=_tags(described.get("Tags", ())),
+        propagated=_tags(each for each in described.get("Tags", ()) if each.get("PropagateAtLaunch")),
+    )
+
+
+def members(clients: Clients, name: str) -> tuple[Member, ...]:
+    """The instances of the group *name*, by one call. Raises Refused where there is no such group."""
+    return _members(_described(clients.autoscaling, name))
+
+
+def template(ec2: Ec2, template_id: str, version: str) -> Template:
+    """The *version* of a launch template: a number, `$Latest` or `$Default`. Raises Refused.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeLaunchTemplateVersions.html
+    """
+    resource = f"version {version} of launch template {template_id}"
+    with aws.asking(Refused, "ec2:DescribeLaunchTemplateVersions", resource):
+        answer = ec2.describe_launch_template_versions(LaunchTemplateId=template_id, Versions=[version])
+    [found] = answer["LaunchTemplateVersions"]
+    data = found["LaunchTemplateData"]
+    specifications = data.get("TagSpecifications", ())
+    return Template(
+        id=template_id,
+        name=found["LaunchTemplateName"],
+        number=found["VersionNumber"],
+        description=found.get("VersionDescription", ""),
+        user_data=base64.b64decode(data.get("UserData", "")),
+        image=data.get("ImageId", ""),
+        tags=_tags(tag for each in specifications if each["ResourceType"] == "instance" for tag in each["Tags"]),
+        tag_specifications=tuple(specifications),
+    )
+
+
+def _described(client: AutoScaling, name: str) -> Described:
+    with aws.asking(Refused, "autoscaling:DescribeAutoScalingGroups", f"Auto Scaling group {name}"):
+        found = client.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+    if not found:
+        hint = "See its name, and the region (AWS_REGION): aws autoscaling describe-auto-scaling-groups"
+        raise Refused(f"there is no Auto Scaling group {name} here", hint=hint)
+    described: Described = found[0]
+    return described
+
+
+def _launched(described: Described) -> Mapping[str, str]:
+    """The LaunchTemplateSpecification that the group's instances are launched from, the only one. Raises Refused."""
+    name, mixed = described["AutoScalingGroupName"], described.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
+    launched: Mapping[str, str] = mixed.get("LaunchTemplateSpecification") or described.get("LaunchTemplate", {})
+    if not launched:
+        configuration = described.get("LaunchConfigurationName")
+        kind = f"the launch configuration {configuration}" if configuration else "no launch template"
+        hint = "A launch configuration can't be changed: make a launch template of it, and give the group that."
+        raise Refused(f"{name} has {kind}, and can't be rolled", hint=hint)
+    own = [each for each in mixed.get("Overrides", ()) if each.get("LaunchTemplateSpecification")]
+    if own:
+        types = ", ".join(each.get("InstanceType", "others") for each in own)
+        hint = "Let its overrides do without: one launch template for all instance types."
+        raise Refused(f"{name} has another launch template for {types}: a release would not reach them", hint=hint)
+    return launched
+
+
+def _hooks(client: AutoScaling, name: str) -> Mapping[Kind, tuple[str, ...]]:
+    with aws.asking(Refused, "autoscaling:DescribeLifecycleHooks", f"Auto Scaling group {name}"):
+        found = client.describe_lifecycle_hooks(AutoScalingGroupName=name)["LifecycleHooks"]
+    return {
+        kind: tuple(each["LifecycleHookName"] for each in found if each["LifecycleTransition"] == transition)
+        for kind, transition in TRANSITIONS.items()
+    }
+
+
+def _members(described: Described) -> tuple[Member, ...]:
+    return tuple(
+        Member(
+            instance_id=each["InstanceId"],
+            version=_number(each.get("LaunchTemplate", {}).get("Version", "")),
+            state=each["LifecycleState"],
+            healthy=each["HealthStatus"] == "Healthy",
+            protected=each["ProtectedFromScaleIn"],
+        )
+        for each in described["Instances"]
+    )
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else 0
+
+
+def _tags(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    return {each["Key"]: each["Value"] for each in found}

@@ -1,0 +1,106 @@
+"""The watch over a roll: looks, tells, and pulls the cord of the engine's own rollback as soon as the canary fails."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from adf_agent import aws
+from adf_agent.deadline import Deadline
+from adf_agent.ops.rolling import canary, check, events, refresh
+from adf_agent.ops.rolling.canary import Verdict
+from adf_agent.ops.rolling.check import Check
+from adf_agent.ops.rolling.errors import Refused, Unseen
+from adf_agent.ops.rolling.lookout import PATIENCE, Look, Lookout
+from adf_agent.ops.rolling.refresh import Refresh
+from adf_agent.ops.rolling.screen import Screen
+from adf_agent.ops.rolling.witnesses import Clients
+
+POLL_SECONDS = 5.0
+
+
+class Trial:
+    """What there is against a roll, look by look. The check starts when the canary serves; *clock* is monotonic."""
+
+    def __init__(self, release: str, check: Check, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
+        self._release, self._check, self._screen, self._clock = release, check, screen, clock
+        self._since: float | None = None  # when the canary was first seen in service
+        self._told = False
+
+    def verdict(self, look: Look) -> Verdict | None:
+        """Why the roll must go back; None as long as there is no reason to."""
+        found = self._judged(look) if look.canaries else canary.outnumbered(look.instances)
+        over = self._since is not None and (not look.canaries or self._is_late(look.refresh))
+        if over and not found and not self._told:
+            self._told = True
+            self._screen.tell(events.judged(None))
+        return found
+
+    def _judged(self, look: Look) -> Verdict | None:
+        if self._since is None and canary.in_service(look.canaries, look.expected):
+            self._since = self._clock()
+            self._check.start(check.told([each.id for each in look.canaries], self._release))
+        result = self._check.result()  # before its output: all of it is there once it has ended
+        if output := self._check.output():
+            self._screen.tell(events.checked(output))
+        return canary.judged(look.canaries, look.firing, result, late=self._is_late(look.refresh))
+
+    def _is_late(self, seen: Refresh) -> bool:
+        """Whether the bake is over, but for the time that it takes to look and to pull the cord.
+
+        AWS counts it from when the canary has warmed up, which is not before it is in service.
+        """
+        spare = min(2 * POLL_SECONDS, seen.delay / 2)
+        return self._since is not None and self._clock() - self._since >= seen.delay - spare
+
+
+def watch(lookout: Lookout, clients: Clients, screen: Screen, command: str, deadline: Deadline) -> Refresh:
+    """The refresh as it ended. *command* is --check's, "" for none.
+
+    Raises Unseen where it can't be seen any more, AgentError where the group is gone, Stopped at the stop event.
+    """
+    roll, former, reason = lookout.roll, None, ""
+    with Check(command) as check_of_ours, screen.live():
+        trial = Trial(roll.change.release_after, check_of_ours, screen)
+        while True:
+            look = lookout.look(deadline)
+            for event in events.news(former, look):
+                screen.tell(event)
+            screen.show(look)
+            if look.refresh.ended:
+                return replace(look.refresh, rollback=reason or look.refresh.rollback)  # to AWS, somebody asked for it
+            if look.refresh.forward and not reason and (verdict := trial.verdict(look)):
+                screen.tell(events.judged(verdict))
+                roll_back(clients, roll.group.name)
+                screen.tell(events.rollback(roll.group.name))
+                reason = verdict.reason
+            former = look
+            deadline.wait(POLL_SECONDS)
+
+
+def roll_back(clients: Clients, group: str) -> None:
+    """Has the engine take the refresh back; one that has ended meanwhile is left alone. Raises Unseen.
+
+    https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_RollbackInstanceRefresh.html
+    """
+    action = "autoscaling:RollbackInstanceRefresh"
+
+    def ask() -> None:
+        with aws.asking(Unseen, action, group, expected=("ActiveInstanceRefreshNotFound",)):
+            clients.client("autoscaling").rollback_instance_refresh(AutoScalingGroupName=group)
+
+    try:
+        Deadline(PATIENCE, threading.Event()).retry(ask)  # a Ctrl-C waits: the canary has failed
+    except Unseen as error:
+        if _goes_back(clients, group):  # the engine was quicker, as an alarm tells it too
+            return
+        hint = f"It goes on! Cancel it: aws autoscaling cancel-instance-refresh --auto-scaling-group-name {group}"
+        raise Unseen(f"the rollback was not taken: {error.sentence}", hint=hint) from error
+
+
+def _goes_back(clients: Clients, group: str) -> bool:
+    try:
+        found = refresh.latest(clients.client("autoscaling"), group)
+    except Refused:
+        return False
+    return found is not None and not found.forward

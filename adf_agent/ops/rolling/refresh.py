@@ -1,0 +1,128 @@
+"""An instance refresh as DescribeInstanceRefreshes tells of it: one value, and what its status means.
+
+https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_InstanceRefresh.html
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from adf_agent import aws
+from adf_agent.errors import AgentError
+from adf_agent.ops.rolling.errors import Refused, Unseen
+
+DONE = frozenset({"Successful"})
+FAILED = frozenset({"Failed", "Cancelled", "RollbackSuccessful", "RollbackFailed"})
+FORWARD = frozenset({"Pending", "InProgress", "Baking"})  # under way, and can be rolled back
+BACKWARD = frozenset({"Cancelling", "RollbackInProgress"})  # under way
+
+
+class Describes(Protocol):
+    def describe_instance_refreshes(self, **request: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """*version* is the launch template version that it deploys, as it was named; "" where it has none of its own.
+
+    *started* is in epoch seconds, *left* a number of instances, *first* the percentage of the first checkpoint (100
+    without one), *delay* that checkpoint's seconds, or those of the bake at the end where there is none.
+    """
+
+    id: str
+    status: str
+    reason: str = ""
+    percentage: int = 0
+    left: int = 0
+    started: float = 0.0
+    version: str = ""
+    first: int = 100
+    delay: int = 0
+    alarms: tuple[str, ...] = ()
+    rollback: str = ""  # why it was rolled back
+    over: bool = False  # it has an end, whatever AWS may call that one day
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Self:
+        wanted, desired = described.get("Preferences", {}), described.get("DesiredConfiguration", {})
+        policy = desired.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
+        template = policy.get("LaunchTemplateSpecification") or desired.get("LaunchTemplate", {})
+        checkpoints, started = wanted.get("CheckpointPercentages"), described.get("StartTime")
+        return cls(
+            id=described["InstanceRefreshId"],
+            status=described["Status"],
+            reason=described.get("StatusReason", ""),
+            percentage=described.get("PercentageComplete", 0),
+            left=described.get("InstancesToUpdate", 0),
+            started=started.timestamp() if started else 0.0,
+            version=template.get("Version", ""),
+            first=checkpoints[0] if checkpoints else 100,
+            delay=wanted.get("CheckpointDelay", 3600) if checkpoints else wanted.get("BakeTime", 0),
+            alarms=tuple(wanted.get("AlarmSpecification", {}).get("Alarms", ())),
+            rollback=described.get("RollbackDetails", {}).get("RollbackReason", ""),
+            over="EndTime" in described,
+        )
+
+    @property
+    def done(self) -> bool:
+        return self.status in DONE
+
+    @property
+    def failed(self) -> bool:
+        return self.status in FAILED or (self.over and not self.done)
+
+    @property
+    def ended(self) -> bool:
+        return self.done or self.failed
+
+    @property
+    def forward(self) -> bool:
+        """Whether new instances still come, and it can be rolled back."""
+        return self.status in FORWARD and not self.over
+
+    @property
+    def why(self) -> str:
+        """The engine's own reason; of a rollback that for which there is one, and why it failed where it did."""
+        if not self.status.startswith("Rollback"):
+            return self.reason
+        reasons = (self.rollback, self.reason) if self.status == "RollbackFailed" else (self.rollback or self.reason,)
+        return "; ".join(dict.fromkeys(filter(None, reasons)))
+
+    def canaries(self, desired: int) -> int:
+        """How many of *desired* instances are new at the first checkpoint: the least number that makes its percentage.
+
+        https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-adding-checkpoints-instance-refresh.html
+        """
+        return math.ceil(desired * self.first / 100)
+
+    def beyond(self, desired: int) -> bool:
+        """Whether it has replaced more than the canaries, however AWS rounds a percentage."""
+        return self.percentage > math.ceil(100 * self.canaries(desired) / max(1, desired))
+
+
+def latest(client: Describes, group: str) -> Refresh | None:
+    """The one under way, else the last one. Raises Refused, also where there is no such group.
+
+    https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeInstanceRefreshes.html
+    """
+    found = _asked(client, Refused, group, MaxRecords=1)
+    if found is None:
+        hint = "See its name, and the region (AWS_REGION): aws autoscaling describe-auto-scaling-groups"
+        raise Refused(f"there is no Auto Scaling group {group} here", hint=hint)
+    return next(iter(found), None)
+
+
+def read(client: Describes, group: str, refresh_id: str) -> Refresh:
+    """That one. Raises Unseen, or AgentError where the group is gone, and with it the refresh."""
+    if found := _asked(client, Unseen, group, InstanceRefreshIds=[refresh_id]):
+        return found[0]
+    raise AgentError(f"the Auto Scaling group {group} is gone, and its roll with it", hint="See who deleted it.")
+
+
+def _asked(client: Describes, kind: type[AgentError], group: str, **request: Any) -> list[Refresh] | None:
+    """None where there is no such group: a ValidationError, as is whatever else may be wrong with a request."""
+    answer: dict[str, Any] = {}
+    with aws.asking(kind, "autoscaling:DescribeInstanceRefreshes", group, expected=("ValidationError",)):
+        answer = client.describe_instance_refreshes(AutoScalingGroupName=group, **request)
+    return [Refresh.of(each) for each in answer["InstanceRefreshes"]] if answer else None
