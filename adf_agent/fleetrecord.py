@@ -1,5 +1,6 @@
 """The fleet record's format, both directions: an instance's one item in the config table."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,7 +19,8 @@ LIVE_SECONDS = 2 * 3600.0  # an instance not heard of for longer counts as gone;
 class FleetRecord:
     """What the item of *instance_id* says. *group* is "" outside any; *touched* is in epoch seconds.
 
-    *stage* is the one that runs, or failed, or came last; *error* and *log_tail* are of what has failed.
+    *stage* is the one that runs, or failed, or came last; *error* and *log_tail* are of what has failed. *boot_seconds*
+    are those of the stages together, of which some overlap.
     """
 
     instance_id: str
@@ -30,6 +32,7 @@ class FleetRecord:
     restarts: int = 0
     error: str = ""
     log_tail: str = ""
+    boot_seconds: float = 0.0
 
     @classmethod
     def of_item(cls, item: Mapping[str, Mapping[str, str]]) -> Self:
@@ -51,6 +54,7 @@ class FleetRecord:
             restarts=int(number("Restarts")),
             error=text("Error"),
             log_tail=text("LogTail"),
+            boot_seconds=sum(float(spent) for spent in re.findall(r"\w+ ([\d.]+)", text("Stages"))),
         )
 
     def is_recent(self, now: float) -> bool:

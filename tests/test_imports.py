@@ -115,7 +115,7 @@ def test_the_installed_wheel_is_tested() -> None:
     assert (PACKAGE / "py.typed").exists()
 
 
-@pytest.mark.parametrize("command", ["adf-agent", "adf-config", "adf-release", "adf-sandbox"])
+@pytest.mark.parametrize("command", ["adf-agent", "adf-config", "adf-release", "adf-roll", "adf-sandbox"])
 def test_a_command_has_something_to_start(command: str) -> None:
     """A unit file that starts a command pointing nowhere is an instance that never boots."""
     (script,) = distribution("adf-agent").entry_points.select(group="console_scripts", name=command)

@@ -113,7 +113,7 @@ def test_a_record_is_read_as_it_was_written() -> None:
     }
     written = fleetrecord.item(parts, "web", "i-1", "bye\n", boot=1, seq=1, now=7.5)
     assert FleetRecord.of_item(written) == FleetRecord(
-        "i-1", "v2", "shop", "failed", 7.0, "health", 3, "exit 7", "bye\n"
+        "i-1", "v2", "shop", "failed", 7.0, "health", 3, "exit 7", "bye\n", 1.0
     )
     assert FleetRecord.of_item({"Name": {"S": "i-1"}}) == FleetRecord("i-1", "", "", "", 0.0)
 

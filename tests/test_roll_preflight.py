@@ -15,9 +15,11 @@ from web import Answer, Web
 
 from adf_agent.deadline import Deadline
 from adf_agent.ops import preflight
-from adf_agent.ops.preflight import Finding, Verified
+from adf_agent.ops.preflight import Finding
+from adf_agent.ops.rolling import preferences
 from adf_agent.ops.rolling.change import Change
 from adf_agent.ops.rolling.facts import Group, Member, Template
+from adf_agent.ops.rolling.verified import Verified, verified
 from adf_agent.ops.rolling.wishes import Wishes
 
 OLD, NEW = (f"s3://releases/web/{name}.tar.gz#sha256={digit * 64}" for name, digit in (("v41", "a"), ("v42", "b")))
@@ -348,13 +350,13 @@ def file(folder: Path, **files: str) -> str:
 def test_a_release_is_verified_as_an_instance_does(tmp_path: Path) -> None:
     """A typo in adf.toml that the whole fleet is told to boot."""
     url = file(tmp_path, adf_toml="[container]\nmemory = '64m'\n")
-    release = preflight.verified(url, deadline())
+    release = verified(url, deadline())
     assert (release.error, release.unseen, release.memory) == ("", "", 64 * 2**20)
-    assert preflight.verified(url + release.pin, deadline()) == release
-    assert "pins" in preflight.verified(f"{url}#sha256={'a' * 64}", deadline()).error
-    assert preflight.verified(file(tmp_path), deadline()).memory is None
-    assert "memroy" in preflight.verified(file(tmp_path, adf_toml="[container]\nmemroy = '64m'\n"), deadline()).error
-    assert "starts with none of" in preflight.verified("ftp://v1.tar.gz", deadline()).error
+    assert verified(url + release.pin, deadline()) == release
+    assert "pins" in verified(f"{url}#sha256={'a' * 64}", deadline()).error
+    assert verified(file(tmp_path), deadline()).memory is None
+    assert "memroy" in verified(file(tmp_path, adf_toml="[container]\nmemroy = '64m'\n"), deadline()).error
+    assert "starts with none of" in verified("ftp://v1.tar.gz", deadline()).error
 
 
 def test_an_image_is_asked_of_its_registry(docker_client: docker.DockerClient, base_image: str, tmp_path: Path) -> None:
@@ -364,10 +366,10 @@ def test_an_image_is_asked_of_its_registry(docker_client: docker.DockerClient, b
         docker_client.api.tag(base_image, name, "v3")
         docker_client.api.push(name, "v3")
         docker_client.images.remove(f"{name}:v3")
-        release = preflight.verified(f"docker://{name}:v3", deadline())
+        release = verified(f"docker://{name}:v3", deadline())
         assert (release.error, release.unseen, release.memory) == ("", "", "unknown")
-        assert preflight.verified(f"docker://{name}:v3{release.pin}", deadline()) == release
-        assert preflight.verified(f"docker://{name}:v4", deadline()).error == f"the registry has no {name}:v4"
+        assert verified(f"docker://{name}:v3{release.pin}", deadline()) == release
+        assert verified(f"docker://{name}:v4", deadline()).error == f"the registry has no {name}:v4"
 
 
 def test_what_can_not_be_looked_at_from_here_is_no_bad_release(internet: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,20 +378,20 @@ def test_what_can_not_be_looked_at_from_here_is_no_bad_release(internet: Web, mo
     monkeypatch.setenv("HTTPS_PROXY", internet.url)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(internet.certificate))
     internet.serve("https://releases.example/v1.tar.gz", Answer(503))
-    image = preflight.verified("docker://registry.example/web:v1", deadline(0.3))
+    image = verified("docker://registry.example/web:v1", deadline(0.3))
     assert (image.error, bool(image.unseen)) == ("", True)
-    missing = preflight.verified("file:///srv/nowhere/v1.tar.gz", deadline())
+    missing = verified("file:///srv/nowhere/v1.tar.gz", deadline())
     assert (missing.error, missing.unseen) == ("", "file:///srv/nowhere/v1.tar.gz is not on this machine")
-    down = preflight.verified("https://releases.example/v1.tar.gz", deadline(0.3))
+    down = verified("https://releases.example/v1.tar.gz", deadline(0.3))
     assert (down.error, bool(down.unseen)) == ("", True)
-    gone = preflight.verified("https://releases.example/v2.tar.gz", deadline())
+    gone = verified("https://releases.example/v2.tar.gz", deadline())
     assert "404" in gone.error
 
 
 def test_the_plan_says_what_happens_in_which_order() -> None:
     """An operator who says yes to something else than what happens."""
     group = replace(GROUP, desired=6, version="$Latest")
-    planned = preflight.plan(group, replace(CHANGE, image_after="ami-2"), replace(WISHES, alarms=("5xx",)), 60)
+    planned = preferences.plan(group, replace(CHANGE, image_after="ami-2"), replace(WISHES, alarms=("5xx",)), 60)
     assert [*planned.lines] == [
         "web: 6 instances, version 7 of launch template web",
         f"  RELEASE_URL  {OLD} → {NEW}",
@@ -397,9 +399,9 @@ def test_the_plan_says_what_happens_in_which_order() -> None:
         "  AMI          ami-1 → ami-2",
         "  1. pin the group to version 7, in place of $Latest",
         "  2. make a new version of 7",
-        "  3. 1 canary, judged for 120 s",
+        "  3. 1 canary, judged for 2 minutes",
         "  4. 5 more, 1 at a time at most (6 steps in all)",
-        "  5. watch the alarms for another 120 s",
+        "  5. watch the alarms for another 2 minutes",
         "  about 10 minutes",
     ]
     assert json.loads(json.dumps(planned.as_json))["batches"] == [1, 1, 1, 1, 1, 1]
@@ -408,13 +410,13 @@ def test_the_plan_says_what_happens_in_which_order() -> None:
 def test_the_plan_of_a_way_back_is_told_too() -> None:
     """A release in a private URL shown to everybody; a time that nobody can know."""
     secret = replace(CHANGE, url_after="https://me:hunter2@releases.example/v42.tar.gz?token=hunter2")
-    planned = preflight.plan(replace(GROUP, desired=2), secret, Wishes("web", version=5, canary="2"))
+    planned = preferences.plan(replace(GROUP, desired=2), secret, Wishes("web", version=5, canary="2"))
     assert [*planned.lines] == [
         "web: 2 instances, version 7 of launch template web",
         f"  RELEASE_URL  {OLD} → https://***@releases.example/v42.tar.gz?token=***",
         "  release      v41 → v42",
-        "  1. go back to version 5",
-        "  2. 2 canary instances, judged for 120 s",
+        "  1. make a new version of 5, to go back to that",
+        "  2. 2 canary instances, judged for 2 minutes",
         "  how long is not known: no boot was seen",
     ]
     assert "hunter2" not in json.dumps(planned.as_json)
@@ -422,7 +424,7 @@ def test_the_plan_of_a_way_back_is_told_too() -> None:
 
 def test_a_group_without_instances_has_a_plan_too() -> None:
     """A traceback in place of the sentence that refuses it."""
-    assert preflight.plan(replace(GROUP, desired=0, members=()), CHANGE, WISHES, 60).batches == ()
+    assert preferences.plan(replace(GROUP, desired=0, members=()), CHANGE, WISHES, 60).batches == ()
 
 
 @pytest.mark.parametrize(
@@ -435,4 +437,4 @@ def test_a_group_without_instances_has_a_plan_too() -> None:
 )
 def test_a_warm_up_takes_its_time(more: Mapping[str, Any], seconds: float) -> None:
     """A roll that was to take twelve minutes, and takes an hour."""
-    assert preflight.plan(replace(GROUP, **more), CHANGE, WISHES, 60).seconds == seconds
+    assert preferences.plan(replace(GROUP, **more), CHANGE, WISHES, 60).seconds == seconds

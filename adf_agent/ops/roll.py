@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/autoscaling/ec2/userguide/instance-refresh-overview.
 
 import argparse
 import math
+import statistics
 import threading
 from collections.abc import Callable
 
@@ -19,7 +20,7 @@ from adf_agent.ops import account, fleet, preflight
 from adf_agent.ops.account import Account
 from adf_agent.ops.app import App
 from adf_agent.ops.configure import cleaning
-from adf_agent.ops.rolling import begin, events, facts, guard, options, refresh, witnesses
+from adf_agent.ops.rolling import begin, events, facts, guard, options, preferences, refresh, witnesses
 from adf_agent.ops.rolling import change as changes
 from adf_agent.ops.rolling.change import Change
 from adf_agent.ops.rolling.errors import DETACHED, FAILED, REFUSED, Refused, Unseen
@@ -27,9 +28,11 @@ from adf_agent.ops.rolling.facts import Group
 from adf_agent.ops.rolling.lookout import PATIENCE, Lookout, Roll
 from adf_agent.ops.rolling.refresh import Refresh
 from adf_agent.ops.rolling.screen import Screen, screen
+from adf_agent.ops.rolling.verified import Verified, verified
 from adf_agent.ops.rolling.wishes import Wishes
 
 PREPARING_SECONDS = 900.0  # to look at the group and its release, which is downloaded
+LEAVING_SECONDS = 900.0  # for the last of the former release to drain, before its config goes
 RECORDS_SECONDS = 10.0  # to read the fleet records, at each look
 
 
@@ -64,7 +67,9 @@ def back(arguments: argparse.Namespace) -> int:
         raise Refused(f"version {group.template.number} of {name} does not say what was before it", hint=hint)
     former = facts.template(clients.client("ec2"), group.template.id, str(number))
     change = changes.between(group.template, former, group.propagated)
-    known = Wishes(name, version=number, bake=0)  # it has been in service: its canary need only come up again
+    known = Wishes(
+        name, version=number, bake=0, batch=arguments.batch
+    )  # it has been in service: its canary need only come up again
     return _roll(arguments, clients, group, known, change)
 
 
@@ -78,7 +83,7 @@ def status(arguments: argparse.Namespace) -> int:
     if found.ended:
         return _end(told, found)
     roll = _joined(clients, arguments.group, found)
-    look = Lookout(roll, clients, _records(clients, roll)).look(Deadline(math.inf, threading.Event()))
+    look = Lookout(roll, clients, _records(clients, roll.change)).look(Deadline(math.inf, threading.Event()))
     for event in events.news(None, look):
         told.tell(event)
     return _end(told, look.refresh) if look.refresh.ended else DETACHED
@@ -117,21 +122,31 @@ def _roll(arguments: argparse.Namespace, clients: Account, group: Group, wishes:
         return DETACHED
     code = _watch(clients, told, roll, wishes.check, stop)
     if not code and getattr(arguments, "clean", False):
-        _clean(clients, told, change)
+        _clean(clients, told, roll, stop)
     return code
 
 
 def _passes(clients: Account, told: Screen, group: Group, wishes: Wishes, change: Change) -> bool:
     """Tells the plan, and whether nothing in it forbids the roll."""
     deadline = Deadline(PREPARING_SECONDS, threading.Event())
-    release = preflight.verified(change.url_after, deadline) if wishes.url else preflight.Verified()
+    release = verified(change.url_after, deadline) if change.url_after else Verified()
     under_way = _latest(clients, group.name)
     running = under_way.status if under_way and not under_way.ended else None
     alarms = witnesses.alarms(clients, wishes.alarms)
     found = preflight.findings(group, change, wishes, release, running, alarms)
-    planned = preflight.plan(group, change, wishes)
+    planned = preferences.plan(group, change, wishes, _boot_seconds(clients, group, change))
     told.tell(events.plan(planned.lines, planned.as_json, found))
     return not any(each.level == "refuse" for each in found)
+
+
+def _boot_seconds(clients: Account, group: Group, change: Change) -> float | None:
+    """How long a boot takes, by the records of the group's instances; None where none is known."""
+    try:
+        found = _records(clients, change)()
+    except AgentError:
+        return None  # whether records can be read is found by who needs them
+    known = [each.boot_seconds for each in found if each.group == group.name and each.boot_seconds]
+    return statistics.median(known) if known else None
 
 
 def _ask(arguments: argparse.Namespace, question: str) -> None:
@@ -156,7 +171,7 @@ def _joined(clients: Account, name: str, found: Refresh) -> Roll:
 
 def _watch(clients: Account, told: Screen, roll: Roll, check: str, stop: threading.Event) -> int:
     """The exit code, by how the roll or the watch ends. Raises Unseen, or AgentError where the group is gone."""
-    watched = Lookout(roll, clients, _records(clients, roll))
+    watched = Lookout(roll, clients, _records(clients, roll.change))
     try:
         return _end(told, guard.watch(watched, clients, told, check, Deadline(math.inf, stop)))
     except Stopped:
@@ -173,23 +188,25 @@ def _end(told: Screen, ended: Refresh) -> int:
     return code
 
 
-def _clean(clients: Account, told: Screen, change: Change) -> None:
+def _clean(clients: Account, told: Screen, roll: Roll, stop: threading.Event) -> None:
     """Removes the former release's own config. The roll is done: what stands in the way is a warning."""
-    app = _app(clients, change, Deadline(PREPARING_SECONDS, threading.Event()))
+    deadline, release = Deadline(LEAVING_SECONDS, stop), roll.change.release_before
+    app = _app(clients, roll.change, deadline)
     try:
-        planned = cleaning.plan(app, change.release_before)
-        written = [*cleaning.clean(app, change.release_before, planned)]
+        guard.until_left(roll, clients, deadline)
+        planned = cleaning.plan(app, release)
+        written = [*cleaning.clean(app, release, planned)]
     except AgentError as error:
         told.tell(events.warning(f"nothing was cleaned up: {error.sentence}", error.hint))
     else:
-        told.tell(events.cleaned(change.release_before, [*planned], cleaning.undo(app, written)))
+        told.tell(events.cleaned(release, [*planned], cleaning.undo(app, written)))
 
 
-def _records(clients: Account, roll: Roll) -> Callable[[], list[FleetRecord]]:
+def _records(clients: Account, change: Change) -> Callable[[], list[FleetRecord]]:
     """Reads those of the app; none where there is no app to know of."""
-    if not roll.change.app:
+    if not change.app:
         return list
-    return lambda: fleet.records(_app(clients, roll.change, Deadline(RECORDS_SECONDS, threading.Event())))
+    return lambda: fleet.records(_app(clients, change, Deadline(RECORDS_SECONDS, threading.Event())))
 
 
 def _app(clients: Account, change: Change, deadline: Deadline) -> App:

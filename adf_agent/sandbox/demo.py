@@ -108,6 +108,9 @@ def run(size: int, stop: threading.Event, began: float, *, broken: bool) -> int:
         )
         with Traffic(pool.url) as traffic:
             code = _second(desk, broken=broken)
+            if code == 0:
+                fleet.wait(pool, deadline)  # the last of v1 has left
+                code = desk.types("adf-config", "clean", "v1", "--yes")
     _report(traffic)
     return code or (1 if traffic.failed else 0)
 
@@ -132,7 +135,7 @@ def _first(desk: Desk) -> str:
 
 
 def _second(desk: Desk, *, broken: bool) -> int:
-    """All six steps of the second one, with users on the first; the roll's exit code."""
+    """Steps 1 to 5 of the second one, with users on the first; the roll's exit code."""
     page = desk.clone / "www/cgi-bin/index.cgi"
     page.write_text(page.read_text().replace("says", "tells you"))
     if broken:
@@ -142,10 +145,7 @@ def _second(desk: Desk, *, broken: bool) -> int:
     desk.tag("v2")
     desk.told("adf-config", "set", "-r", "v2", "NAME=Everybody")
     url = desk.told("adf-release", "create", "--to", f"s3://{machine.BUCKET}").partition("=")[2]
-    code = desk.types("adf-roll", "start", NAME, url, "--bake", "5s", "--batch", "50%", "--yes")
-    if code == 0:
-        desk.types("adf-config", "clean", "v1", "--yes")
-    return code
+    return desk.types("adf-roll", "start", NAME, url, "--bake", "5s", "--batch", "50%", "--yes")
 
 
 def _report(traffic: Traffic) -> None:

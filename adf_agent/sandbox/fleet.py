@@ -81,12 +81,15 @@ class Fleet:
         return pool
 
     def wait(self, pool: Pool, deadline: Deadline) -> None:
-        """Returns once every instance is in service, and healthy to the load balancer. Raises AgentError, Stopped."""
+        """Returns once every instance is in service and healthy to the load balancer, and those that left are gone.
+
+        Raises AgentError, Stopped.
+        """
         while True:
             group = self.cloud.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"][0]
             found = [each["InstanceId"] for each in group["Instances"] if each["LifecycleState"] == "InService"]
             well = [each for each in found if pool.state_of(each) == "healthy"]
-            if len(well) == group["DesiredCapacity"]:
+            if len(well) == len(group["Instances"]) == group["DesiredCapacity"]:
                 return
             if deadline.expired():
                 logs = f"their logs are in {self.boxes.folder}"

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from adf_agent import aws
 from adf_agent.deadline import Deadline
-from adf_agent.ops.rolling import canary, check, events, refresh
+from adf_agent.ops.rolling import canary, check, events, facts, refresh
 from adf_agent.ops.rolling.canary import Verdict
 from adf_agent.ops.rolling.check import Check
 from adf_agent.ops.rolling.errors import Refused, Unseen
-from adf_agent.ops.rolling.lookout import PATIENCE, Look, Lookout
+from adf_agent.ops.rolling.lookout import PATIENCE, Look, Lookout, Roll
 from adf_agent.ops.rolling.refresh import Refresh
 from adf_agent.ops.rolling.screen import Screen
 from adf_agent.ops.rolling.witnesses import Clients
@@ -76,6 +76,16 @@ def watch(lookout: Lookout, clients: Clients, screen: Screen, command: str, dead
                 reason = verdict.reason
             former = look
             deadline.wait(POLL_SECONDS)
+
+
+def until_left(roll: Roll, clients: Clients, deadline: Deadline) -> None:
+    """Returns once only instances of the roll are in the group, at *deadline* in any case. Raises Refused, Stopped."""
+    readers = facts.Clients(clients.client("autoscaling"), clients.client("ec2"))
+    while not deadline.expired():
+        found = deadline.retry(lambda: facts.members(readers, roll.group.name))
+        if all(each.version == roll.version for each in found):
+            return
+        deadline.wait(POLL_SECONDS)
 
 
 def roll_back(clients: Clients, group: str) -> None:

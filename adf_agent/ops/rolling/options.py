@@ -98,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     _yes(started)
     _command(commands, "watch", "join a roll: watch over it until it ends")
     _command(commands, "status", "one look at the roll, or at how the last one ended")
-    _yes(_command(commands, "back", "to the release before: a rollback during a roll, a new roll after it"))
+    back = _command(commands, "back", "to the release before: a rollback during a roll, a new roll after it")
+    _batch(back)
+    _yes(back)
     return parser
 
 
@@ -121,8 +123,12 @@ def _wished(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--bake", default="2m", type=_seconds, metavar="TIME", help="to judge it (%(default)s)")
     parser.add_argument("--check", default="", metavar="CMD", help="run by a shell, with ADF_CANARY set; 0 is well")
     parser.add_argument("--alarm", action="append", default=[], metavar="NAME", help="in ALARM it all goes back")
-    parser.add_argument("--batch", default="10%", type=_percent, metavar="N%", help="launched at once (%(default)s)")
+    _batch(parser)
     return parser
+
+
+def _batch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch", default="10%", type=_percent, metavar="N%", help="launched at once (%(default)s)")
 
 
 def _yes(parser: argparse.ArgumentParser) -> None:

@@ -135,17 +135,21 @@ class Plan:
         yield from (f"  {name:<13}{before} → {after}" for name, (before, after) in self.changes.items())
         steps = [
             *([f"pin the group to version {self.version}, in place of {self.pin}"] if self.pin else []),
-            f"go back to version {self.target}" if self.target else f"make a new version of {self.version}",
-            f"{self.canaries} canary{'' if self.canaries == 1 else ' instances'}, judged for {self.bake} s",
+            f"make a new version of {self.target or self.version}" + (", to go back to that" if self.target else ""),
+            f"{self.canaries} canary{'' if self.canaries == 1 else ' instances'}, " + self._judged,
         ]
         if rest := self.desired - self.canaries:
             steps.append(f"{rest} more, {max(self.batches)} at a time at most ({len(self.batches)} steps in all)")
         if self.baked and rest:
-            steps.append(f"watch the alarms for another {self.bake} s")
+            steps.append(f"watch the alarms for another {_minutes(self.bake)}")
         yield from (f"  {number}. {step}" for number, step in enumerate(steps, 1))
         yield (
             "  how long is not known: no boot was seen" if self.seconds is None else f"  about {_minutes(self.seconds)}"
         )
+
+    @property
+    def _judged(self) -> str:
+        return f"judged for {_minutes(self.bake)}" if self.bake else "judged until in service"
 
 
 def plan(group: Group, change: Change, wishes: Wishes, boot_seconds: float | None = None) -> Plan:
@@ -177,7 +181,7 @@ def plan(group: Group, change: Change, wishes: Wishes, boot_seconds: float | Non
 
 
 def _minutes(seconds: float) -> str:
-    return f"{round(seconds)} s" if seconds < 100 else f"{round(seconds / 60)} minutes"  # noqa: PLR2004
+    return f"{round(seconds)} s" if seconds < 120 else f"{round(seconds / 60)} minutes"  # noqa: PLR2004
 
 
 def _least(percentage: int, desired: int) -> int:
