@@ -25,7 +25,7 @@ demo: setup venv ## roll two releases over a fleet under traffic, with AWS emula
 	@tools/with-docker $(BIN)/adf-sandbox demo
 
 test: setup venv lint ## everything that CI checks
-	@tools/with-docker $(BIN)/pytest -n 3 --dist loadfile
+	@tools/with-docker $(BIN)/pytest -n 2 --dist loadfile
 
 lint: venv
 	@$(BIN)/ruff check
