@@ -48,7 +48,7 @@ def desk() -> App:
 def read(release: str | None = None) -> dict[str, str]:
     """What a container would get, as the agent reads it."""
     clients = Account().config()
-    return config.read("web", release, TABLE, clients, Deadline(20, threading.Event())).environment()
+    return config.read("web", release, TABLE, clients, Deadline(90, threading.Event())).environment()
 
 
 def test_a_change_is_one_revision_with_its_history(operator: Operator) -> None:
