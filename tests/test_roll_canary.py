@@ -157,6 +157,14 @@ def _runs(pid: int) -> bool:
     return state != "Z"
 
 
+def test_a_loud_check_is_not_held_up_and_is_shown_in_parts() -> None:
+    """A check that never ends as nobody reads what it says; a screen of a gigabyte."""
+    with Check("head -c 300000 /dev/zero; exit 3") as asked:
+        asked.start({})
+        assert until_ended(asked) == "failed"
+        assert len(asked.output()) == check.CHUNK
+
+
 def test_without_a_check_there_is_none() -> None:
     """A roll that waits for a check that nobody asked for."""
     with Check("") as none:

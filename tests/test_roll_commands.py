@@ -1,6 +1,8 @@
 """adf-roll on a fleet whose instances are simulated; the engine is the sandbox's, the calls are boto3's."""
 
 import base64
+import contextlib
+import io
 import os
 import signal
 import threading
@@ -13,6 +15,7 @@ from fixtures_roll import GROUP, WORDS, Shop, url
 from werkzeug.wrappers import Response
 
 from adf_agent import userdata
+from adf_agent.ops.rolling import cli, guard
 from adf_agent.sandbox.front import AwsFault, Call, Then, error, success
 
 QUICK = ("--yes", "--bake", "0")
@@ -130,6 +133,82 @@ def test_an_operators_own_check_takes_the_roll_back(shop: Shop) -> None:
     assert (ran.code, shop.running()) == (1, ["1", "1"])
     canary = next(name for name, made in shop.instances.items() if made.release == "v2")
     assert f"looked at {canary} of v2\n--check failed\n" in ran.out
+
+
+def test_a_check_that_was_not_waited_for_is_no_success(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that failed, a bake that was over before the next look, and a roll that ends 0."""
+    shop.open(2)
+    monkeypatch.setattr(guard, "POLL_SECONDS", 1.5)
+    ran = shop("start", url("v2"), *BAKED, "--check", "sleep 0.5; exit 1")
+    assert ran.code == 1
+    assert "--check did not end within the bake" in ran.out
+
+
+@pytest.mark.parametrize(("size", "later"), [(3, 6), (4, 2)])
+def test_a_group_that_is_scaled_meanwhile_keeps_its_canary_judged(shop: Shop, size: int, later: int) -> None:
+    """A night on which the load changes, and a canary that counts as well since it did."""
+    shop.open(size)
+
+    def scale_and_restart() -> None:
+        shop.autoscaling.set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=later)
+        shop.until(lambda: len(shop.running()) == later)
+        asked = shop.cloud.calls[CALL]
+        shop.until(lambda: shop.cloud.calls[CALL] > asked + 2)  # it has been looked at
+        next(made for made in shop.instances.values() if made.release == "v2").tell("in service", restarts=1)
+
+    with meanwhile(shop, scale_and_restart):
+        ran = shop("start", url("v2"), *LONG)
+    assert ran.code == 1
+    assert "restarted its app" in ran.out
+    assert "the canary is well" not in ran.out
+
+
+def test_a_rollback_that_comes_too_late_is_not_called_one(shop: Shop) -> None:
+    """An operator who goes to bed as it all goes back, and it does not."""
+    shop.open(1)
+
+    def late(call: Call, _: Then) -> Response:
+        shop.until(lambda: shop.refreshes[0]["Status"] == "Successful")
+        return error(call, "ActiveInstanceRefreshNotFound", "none")
+
+    with answered(shop, "autoscaling:RollbackInstanceRefresh", late):
+        ran = shop("start", url("restarts"), *BAKED)
+    assert (ran.code, shop.running()) == (1, ["2"])
+    assert "goes back" not in ran.out
+    assert "shop was rolled before that could be prevented: canary i-" in ran.out
+
+
+def test_a_refresh_of_somebody_elses_is_shown_and_not_judged(shop: Shop) -> None:
+    """Old instances that are taken for a canary that left, and a healthy refresh that is rolled back for it."""
+    shop.open(2)
+    preferences = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 150, "InstanceWarmup": 0}
+    shop.autoscaling.start_instance_refresh(AutoScalingGroupName=GROUP, Preferences=preferences)
+    before = {each["InstanceId"] for each in shop.group["Instances"]}
+    ran = shop("watch")
+    assert ran.code == 0
+    assert "it is shown, and not judged" in ran.out
+    assert not [name for name in before if name in ran.out]
+
+
+class Closed(io.TextIOWrapper):
+    """A terminal that somebody closes once the roll has begun."""
+
+    said = ""
+
+    def write(self, text: str) -> int:
+        if "goes to" in self.said:
+            raise BrokenPipeError
+        self.said += text
+        return len(text)
+
+
+def test_output_that_breaks_off_does_not_end_the_watch(shop: Shop) -> None:
+    """A bad release that nobody judges any more, as somebody typed `| head`."""
+    shop.open(2)
+    with contextlib.redirect_stdout(Closed(io.BytesIO())) as out:
+        code = cli.main(["start", GROUP, url("bad"), *LONG])
+    assert (code, shop.running()) == (1, ["1", "1"])
+    assert "goes back" not in out.said
 
 
 def alarm(shop: Shop, name: str, state: str) -> None:
@@ -397,6 +476,35 @@ def test_without_records_the_canary_is_judged_by_what_is_left(shop: Shop) -> Non
     ran = shop("start", url("v2"), *QUICK)
     assert ran.code == 0
     assert ran.out.count("warning: dynamodb:Query on table adf-config in eu-west-1 is denied") == 1
+
+
+def test_a_canary_of_which_nothing_is_seen_is_not_called_well(shop: Shop) -> None:
+    """A release that restarts all night, and a screen that says that it is well."""
+    shop.open(1)
+    shop.cloud.faults = [AwsFault("dynamodb:Query", "AccessDeniedException")]
+    code, told = shop.events("start", url("restarts"), *QUICK)
+    assert code == 0
+    assert "judged" not in [event["event"] for event in told]
+    assert [event["reason"][:27] for event in told if event["event"] == "warning"][-1] == "nothing but its launch hook"
+    assert [each["sentence"][:24] for each in told[0]["findings"] if each["level"] == "warn"].count(
+        "the canary's own record "
+    )
+
+
+def test_the_pin_of_a_roll_that_came_second_stays(shop: Shop) -> None:
+    """Two operators at once: the second one's way back takes the ground from under the first one's rollback."""
+    shop.open(1, "$Latest")
+    start = shop.cloud.front.handlers["autoscaling:StartInstanceRefresh"]
+
+    def busy(call: Call, then: Then) -> Response:
+        start(Call(call.service, call.action, {"AutoScalingGroupName": GROUP}), then)
+        return error(call, "InstanceRefreshInProgress", "another one")
+
+    with answered(shop, "autoscaling:StartInstanceRefresh", busy):
+        ran = shop("start", url("v2"), *QUICK)
+    assert ran.code == 3
+    assert "another roll of shop is under way, so it stays pinned to 1" in ran.err
+    assert shop.group["LaunchTemplate"]["Version"] == "1"
 
 
 def test_a_rollback_that_is_refused_is_cried_out(shop: Shop) -> None:

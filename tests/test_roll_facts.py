@@ -114,7 +114,7 @@ def test_all_that_matters_of_a_group_is_read(account: Cloud) -> None:
         (1, "InService", True, False)
     ] * 2
     before = account.calls.copy()
-    assert facts.members(clients(account), "web") == found.members
+    assert facts.now(clients(account).autoscaling, "web") == (found.desired, found.members)
     assert account.calls - before == {"autoscaling:DescribeAutoScalingGroups": 1}
 
 

@@ -19,6 +19,7 @@ CALLS = [
     ("ec2", "describe_tags", "ec2:DescribeTags"),
     ("sts", "get_caller_identity", "sts:GetCallerIdentity"),
     ("s3", "list_buckets", "s3:GET"),
+    ("cloudwatch", "describe_alarms", "cloudwatch:DescribeAlarms"),
 ]
 
 

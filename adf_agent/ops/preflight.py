@@ -15,6 +15,7 @@ from adf_agent.ops.rolling.wishes import Wishes
 
 LEVELS = ("refuse", "warn", "note")
 NAMED = 5  # instances in a sentence
+SHORT = 20  # seconds: a few looks at the roll
 ALIAS = "resolve:ssm:"
 # https://docs.aws.amazon.com/autoscaling/ec2/userguide/understand-how-suspending-processes-affects-other-processes.html
 BEARABLE = ("HealthCheck", "ReplaceUnhealthy")
@@ -39,16 +40,25 @@ refuse, warn, note = partial(Finding, "refuse"), partial(Finding, "warn"), parti
 
 
 def findings(
-    group: Group, change: Change, wishes: Wishes, release: Verified, refresh: str | None, alarms: Mapping[str, str]
+    group: Group,
+    change: Change,
+    wishes: Wishes,
+    release: Verified,
+    refresh: str | None,
+    alarms: Mapping[str, str],
+    unread: str = "",
 ) -> list[Finding]:
-    """All traps, the worst first. *refresh*: the status of one under way; *alarms*: the states of those that exist."""
+    """All traps, the worst first.
+
+    *refresh*: the status of one under way; *alarms*: the states of those that exist; *unread*: why no record can be.
+    """
     found = [
         *_engine(group, refresh),
         *_release(group, change, wishes, release),
         *_template(group, change),
         *_size(group, wishes),
         *_members(group, wishes),
-        *_judges(group, change, wishes),
+        *_judges(group, change, wishes, unread),
         *_alarms(wishes, alarms),
         *_settings(group),
         *_owner(group),
@@ -158,11 +168,15 @@ def _members(group: Group, wishes: Wishes) -> Findings:
         yield warn(sentence, "They are skipped: look at how they do.")
 
 
-def _judges(group: Group, change: Change, wishes: Wishes) -> Findings:
+def _judges(group: Group, change: Change, wishes: Wishes, unread: str) -> Findings:
     known = {"the load balancer": _balancers(group), "the alarms": wishes.alarms, "--check": wishes.check}
     judges = " and ".join(name for name, there in known.items() if there)
     unseen, hint = "no ADF_APP is seen in user-data or tags", "With it, the canary's own record says how it does."
+    if wishes.check and wishes.bake < SHORT:
+        yield warn(f"a bake of {wishes.bake} s may be over before --check is", f"Give it more: --bake {SHORT}s")
     if change.app:
+        if unread:
+            yield warn(f"the canary's own record is not heard: {unread}", "Let this caller read the config table.")
         return
     if judges or preferences.held(group):
         yield warn(f"{unseen}: {judges or 'the launch hook'} alone will judge the canary", hint)

@@ -10,7 +10,7 @@ import argparse
 import math
 import statistics
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from adf_agent import console
 from adf_agent.deadline import Deadline
@@ -27,7 +27,7 @@ from adf_agent.ops.rolling.errors import DETACHED, FAILED, REFUSED, Refused, Uns
 from adf_agent.ops.rolling.facts import Group
 from adf_agent.ops.rolling.lookout import PATIENCE, Lookout, Roll
 from adf_agent.ops.rolling.refresh import Refresh
-from adf_agent.ops.rolling.screen import Screen, screen
+from adf_agent.ops.rolling.screen import Screen, outlive_output, screen
 from adf_agent.ops.rolling.verified import Verified, verified
 from adf_agent.ops.rolling.wishes import Wishes
 
@@ -63,13 +63,12 @@ def back(arguments: argparse.Namespace) -> int:
         return watch(arguments)
     group = _group(clients, name)
     if not (number := begin.source(group.template)):
-        hint = f"Name what to go to: adf-roll start {name} RELEASE_URL"
+        hint = f"Name what to go to: adf-roll start {name} RELEASE_URL; or --replace, after a roll that was cancelled."
         raise Refused(f"version {group.template.number} of {name} does not say what was before it", hint=hint)
     former = facts.template(clients.client("ec2"), group.template.id, str(number))
     change = changes.between(group.template, former, group.propagated)
-    known = Wishes(
-        name, version=number, bake=0, batch=arguments.batch
-    )  # it has been in service: its canary need only come up again
+    # It has been in service: its canary need only come up again.
+    known = Wishes(name, version=number, bake=0, batch=arguments.batch)
     return _roll(arguments, clients, group, known, change)
 
 
@@ -97,7 +96,11 @@ def watch(arguments: argparse.Namespace) -> int:
         raise Refused(f"{arguments.group} was never rolled, or long ago", hint="See adf-roll plan.")
     if found.ended:
         return _end(told, found)
-    return _watch(clients, told, _joined(clients, arguments.group, found), "", console.stopping())
+    outlive_output()
+    roll = _joined(clients, arguments.group, found)
+    if not roll.ours:
+        told.tell(events.warning("adf-roll did not start this refresh: it is shown, and not judged"))
+    return _watch(clients, told, roll, "", console.stopping())
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -116,6 +119,7 @@ def _roll(arguments: argparse.Namespace, clients: Account, group: Group, wishes:
     _ask(arguments, f"roll {group.name}?")
     stop = console.stopping()  # from here on Ctrl-C ends no call half-way
     roll = begin.begin(clients, group, wishes, change)
+    outlive_output()
     told.tell(events.started(roll))
     if getattr(arguments, "detach", False):
         told.tell(events.detached(group.name, roll.alarms))
@@ -133,20 +137,20 @@ def _passes(clients: Account, told: Screen, group: Group, wishes: Wishes, change
     under_way = _latest(clients, group.name)
     running = under_way.status if under_way and not under_way.ended else None
     alarms = witnesses.alarms(clients, wishes.alarms)
-    found = preflight.findings(group, change, wishes, release, running, alarms)
-    planned = preferences.plan(group, change, wishes, _boot_seconds(clients, group, change))
+    records, unread = _read(clients, change)
+    found = preflight.findings(group, change, wishes, release, running, alarms, unread)
+    known = [each.boot_seconds for each in records if each.group == group.name and each.boot_seconds]
+    planned = preferences.plan(group, change, wishes, statistics.median(known) if known else None)
     told.tell(events.plan(planned.lines, planned.as_json, found))
     return not any(each.level == "refuse" for each in found)
 
 
-def _boot_seconds(clients: Account, group: Group, change: Change) -> float | None:
-    """How long a boot takes, by the records of the group's instances; None where none is known."""
+def _read(clients: Account, change: Change) -> tuple[Sequence[FleetRecord], str]:
+    """The app's records, and why they can't be read."""
     try:
-        found = _records(clients, change)()
-    except AgentError:
-        return None  # whether records can be read is found by who needs them
-    known = [each.boot_seconds for each in found if each.group == group.name and each.boot_seconds]
-    return statistics.median(known) if known else None
+        return _records(clients, change)(), ""
+    except AgentError as error:
+        return (), error.sentence
 
 
 def _ask(arguments: argparse.Namespace, question: str) -> None:
@@ -163,17 +167,21 @@ def _joined(clients: Account, name: str, found: Refresh) -> Roll:
     """The roll that *found* is, whoever started it."""
     group = _group(clients, name)
     new = facts.template(clients.client("ec2"), group.template.id, found.version or str(group.template.number))
-    number = begin.source(new)
-    old = facts.template(clients.client("ec2"), group.template.id, str(number)) if number else group.template
+    number, old = begin.source(new), group.template
+    if number:
+        old = facts.template(clients.client("ec2"), group.template.id, str(number))
     change = changes.between(old, new, group.propagated)
-    return Roll(group, change, new.number, found.id, found.alarms)
+    return Roll(group, change, new.number, found.id, found.alarms, ours=bool(found.version and number))
 
 
 def _watch(clients: Account, told: Screen, roll: Roll, check: str, stop: threading.Event) -> int:
     """The exit code, by how the roll or the watch ends. Raises Unseen, or AgentError where the group is gone."""
     watched = Lookout(roll, clients, _records(clients, roll.change))
     try:
-        return _end(told, guard.watch(watched, clients, told, check, Deadline(math.inf, stop)))
+        ended, doubt = guard.watch(watched, clients, told, check, Deadline(math.inf, stop))
+        if doubt:
+            told.tell(events.doubtful(roll.group.name, doubt))
+        return _end(told, ended, well=not doubt)
     except Stopped:
         told.tell(events.detached(roll.group.name, roll.alarms))
         return DETACHED
@@ -182,8 +190,8 @@ def _watch(clients: Account, told: Screen, roll: Roll, check: str, stop: threadi
         raise
 
 
-def _end(told: Screen, ended: Refresh) -> int:
-    code = 0 if ended.done else FAILED
+def _end(told: Screen, ended: Refresh, *, well: bool = True) -> int:
+    code = 0 if ended.done and well else FAILED
     told.tell(events.ended(ended, code))
     return code
 

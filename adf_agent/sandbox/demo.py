@@ -25,7 +25,6 @@ DEMO_SECONDS = 960.0
 STOP_SECONDS = 30.0  # for a command that was told to stop
 COMMANDS = {"adf-release": "release.cli", "adf-config": "configure.cli", "adf-roll": "rolling.cli"}
 GIT = ["-c", "user.name=demo", "-c", "user.email=demo@example.com", "-c", "commit.gpgsign=false"]
-BROKEN = 'CMD ["/bin/busybox", "sh", "-c", "echo starting; echo DATABASE_URL is not set; exit 7"]\n'
 
 
 @dataclass(frozen=True)
@@ -139,9 +138,7 @@ def _second(desk: Desk, *, broken: bool) -> int:
     page = desk.clone / "www/cgi-bin/index.cgi"
     page.write_text(page.read_text().replace("says", "tells you"))
     if broken:
-        dockerfile = desk.clone / "Dockerfile"
-        kept = [line for line in dockerfile.read_text().splitlines(keepends=True) if not line.startswith("CMD")]
-        dockerfile.write_text("".join([*kept, BROKEN]))
+        (desk.clone / "Dockerfile").write_text(hello.dockerfile(hello.FAILS))
     desk.tag("v2")
     desk.told("adf-config", "set", "-r", "v2", "NAME=Everybody")
     url = desk.told("adf-release", "create", "--to", f"s3://{machine.BUCKET}").partition("=")[2]

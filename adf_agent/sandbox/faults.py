@@ -14,8 +14,6 @@ from adf_agent.sandbox.front import AwsFault
 from adf_agent.sandbox.imds import SILENCE, Fault
 
 SPOT_SECONDS = 120
-SHELL = '["/bin/busybox", "sh", "-c", "{}"]'
-FAILS = "echo starting; echo DATABASE_URL is not set; exit 7"
 DIES = "sh /serve & sleep 60; echo out of luck; kill $!; exit 3"
 SLOW = "sleep 20; exec sh /serve"
 
@@ -31,7 +29,7 @@ class Faults:
             "imds-503": lambda word: self._imds(word, 503),
             "imds-silence": lambda word: self._imds(word, SILENCE),
             "throttling": self._throttling,
-            "bad-release": lambda _: self._release("bad", FAILS),
+            "bad-release": lambda _: self._release("bad", hello.FAILS),
             "dies-later": lambda _: self._release("dies", DIES),
             "slow-start": lambda _: self._release("slow", SLOW),
             "docker-hung": self._docker_hung,
@@ -60,9 +58,7 @@ class Faults:
         return f"AWS throttles every call of {action}"
 
     def _release(self, name: str, script: str) -> str:
-        dockerfile = (hello.folder() / "Dockerfile").read_text()
-        kept = [line for line in dockerfile.splitlines() if not line.startswith("CMD")]
-        changed = {"Dockerfile": "\n".join([*kept, f"CMD {SHELL.format(script)}", ""])}
+        changed = {"Dockerfile": hello.dockerfile(script)}
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.tar.gz"
             return f"RELEASE_URL={deliver(self.cloud, path, hello.pack(path, changed))}"

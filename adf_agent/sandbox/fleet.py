@@ -88,7 +88,8 @@ class Fleet:
         while True:
             group = self.cloud.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"][0]
             found = [each["InstanceId"] for each in group["Instances"] if each["LifecycleState"] == "InService"]
-            well = [each for each in found if pool.state_of(each) == "healthy"]
+            states = pool.states()
+            well = [each for each in found if states.get(each) == "healthy"]
             if len(well) == len(group["Instances"]) == group["DesiredCapacity"]:
                 return
             if deadline.expired():

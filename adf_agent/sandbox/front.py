@@ -20,6 +20,7 @@ from werkzeug.wrappers import Response
 from adf_agent.errors import AgentError
 
 SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
+SERVICES = {"monitoring": "cloudwatch"}  # whose signatures have another name than their actions
 FORM = "application/x-www-form-urlencoded"
 CONTROL = "/adf-sandbox/"  # what is below it is not AWS's: the sandbox itself is told something
 # Services with an envelope of their own; others of the query protocol have the last one
@@ -124,14 +125,15 @@ def identify(environ: dict[str, Any]) -> Call | None:
     scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
     if not scope:
         return None
+    service = SERVICES.get(scope[1], scope[1])
     if target := environ.get("HTTP_X_AMZ_TARGET"):
-        return Call(scope[1], target.rpartition(".")[2], json=True)
+        return Call(service, target.rpartition(".")[2], json=True)
     form: dict[str, str] = {}
     if environ.get("CONTENT_TYPE", "").startswith(FORM):
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)  # moto reads it as well
         form = dict(parse_qsl(body.decode(), keep_blank_values=True))
-    return Call(scope[1], form.get("Action", environ["REQUEST_METHOD"]), form)
+    return Call(service, form.get("Action", environ["REQUEST_METHOD"]), form)
 
 
 def success(call: Call, result: Any = "") -> Response:

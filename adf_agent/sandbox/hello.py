@@ -12,6 +12,8 @@ from pathlib import Path
 
 from adf_agent.errors import AgentError
 
+FAILS = "echo starting; echo DATABASE_URL is not set; exit 7"  # a script for `dockerfile`
+
 
 def folder() -> Path:
     """examples/hello, as the wheel carries it."""
@@ -28,6 +30,12 @@ def static_busybox() -> Path:
             hint="Install it: apt-get install busybox-static",
         )
     return Path(found).resolve()
+
+
+def dockerfile(script: str) -> str:
+    """The app's Dockerfile, but that it runs *script* (a shell's, without quotes)."""
+    kept = [line for line in (folder() / "Dockerfile").read_text().splitlines() if not line.startswith("CMD")]
+    return "\n".join([*kept, f'CMD ["/bin/busybox", "sh", "-c", "{script}"]', ""])
 
 
 def pack(path: Path, changed: Mapping[str, str]) -> str:

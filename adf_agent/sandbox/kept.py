@@ -53,9 +53,9 @@ class Kept:
             capacity, configuration = step.capacity, refresh.launches
             for instance_id in step.terminate:
                 self.lives[instance_id].terminate()
-            if refresh.status == "Successful":
-                self._save(refresh.deploys)
-                configuration = refresh.deploys
+            if refresh.status == "Successful" and refresh.desired:
+                self._save(refresh.desired)
+                configuration = refresh.desired
         self._fill(capacity, configuration, now)
         return [*self._gone()]
 

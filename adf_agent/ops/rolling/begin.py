@@ -109,6 +109,9 @@ def _take_back(autoscaling: Any, ec2: Any, group: Group, version: int) -> str:
         if version:
             _delete(ec2, group.template.id, str(version))
         if group.version.startswith("$"):  # not before: $Latest would be what is to go
+            other = refresh.latest(autoscaling, group.name)
+            if other and not other.ended:
+                return f"another roll of {group.name} is under way, so it stays pinned to {group.template.number}"
             _pin(autoscaling, group, group.version)
     except Refused as error:
         return f"and what was made for it could not be taken back: {error.sentence}"

@@ -3,13 +3,14 @@
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Self
 
 from adf_agent.ops.rolling.canary import Checked
 
-CHUNK = 65536  # bytes that are read at a time: all that a pipe holds
+CHUNK = 65536  # bytes that are shown at a time; a flood is not shown whole
 
 
 class Check:
@@ -18,18 +19,19 @@ class Check:
     def __init__(self, command: str) -> None:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__; a pipe would stall what is not read
+        self._shown = 0  # bytes of it
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._said.close()
         if not self._process:
             return
         with suppress(ProcessLookupError):  # all of its group has ended
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Starts it, if there is one, with *environment* added to ours, in a group of its own: Ctrl-C is for us."""
@@ -40,12 +42,10 @@ class Check:
             shell=True,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=self._said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        assert self._process.stdout  # noqa: S101  a pipe
-        os.set_blocking(self._process.stdout.fileno(), False)
 
     def result(self) -> Checked:
         if not self._command:
@@ -55,19 +55,11 @@ class Check:
 
     def output(self) -> str:
         """What it has printed since the last time."""
-        if not (self._process and self._process.stdout):
-            return ""
-        chunks = iter(lambda: _read(self._process), b"")
-        return b"".join(chunks).decode(errors="replace")
+        said = os.pread(self._said.fileno(), CHUNK, self._shown)
+        self._shown += len(said)
+        return said.decode(errors="replace")
 
 
 def told(ids: Sequence[str], release: str) -> dict[str, str]:
     """What a check is told by its environment: the canaries' instance ids, with blanks between, and the release."""
     return {"ADF_CANARY": " ".join(ids), "ADF_RELEASE": release}
-
-
-def _read(process: "subprocess.Popen[bytes] | None") -> bytes:
-    try:
-        return os.read(process.stdout.fileno(), CHUNK) if process and process.stdout else b""
-    except BlockingIOError:  # nothing yet
-        return b""

@@ -13,6 +13,12 @@ class Refused(AgentError):  # noqa: N818  not a fault: an answer
         return REFUSED
 
 
+def no_group(name: str) -> Refused:
+    """To be raised where AWS knows no group of that *name*."""
+    hint = "See its name, and the region (AWS_REGION): aws autoscaling describe-auto-scaling-groups"
+    return Refused(f"there is no Auto Scaling group {name} here", hint=hint)
+
+
 class Unseen(AgentError):  # noqa: N818  likewise
     """The roll goes on inside AWS, and can't be watched from here any more."""
 

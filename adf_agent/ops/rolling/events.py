@@ -84,6 +84,17 @@ def judged(verdict: Verdict | None) -> Event:
     return Event("judged", facts, verdict.reason)
 
 
+def unjudged() -> Event:
+    """The bake is over, and neither record nor load balancer has said a word."""
+    hint = "See `adf-agent status` on it, and why its fleet record can't be read."
+    return warning("nothing but its launch hook says that the canary is well", hint)
+
+
+def doubtful(group: str, reason: str) -> Event:
+    """The roll is done, and should have gone back."""
+    return warning(f"{group} was rolled before that could be prevented: {reason}", f"adf-roll back {group}")
+
+
 def rollback(group: str) -> Event:
     """The engine was told to take it back."""
     return Event("rollback", {"group": group}, f"{group} goes back to what it had")

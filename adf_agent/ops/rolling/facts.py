@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from adf_agent import aws
 from adf_agent.group import TRANSITIONS, Kind
-from adf_agent.ops.rolling.errors import Refused
+from adf_agent.ops.rolling.errors import Refused, no_group
 
 Described = Mapping[str, Any]  # a group, as it is described
 
@@ -119,9 +119,10 @@ def read(clients: Clients, name: str) -> Group:
     )
 
 
-def members(clients: Clients, name: str) -> tuple[Member, ...]:
-    """The instances of the group *name*, by one call. Raises Refused where there is no such group."""
-    return _members(_described(clients.autoscaling, name))
+def now(client: AutoScaling, name: str) -> tuple[int, tuple[Member, ...]]:
+    """The desired capacity of the group *name*, and its instances, by one call. Raises Refused where there is none."""
+    described = _described(client, name)
+    return described["DesiredCapacity"], _members(described)
 
 
 def template(ec2: Ec2, template_id: str, version: str) -> Template:
@@ -151,8 +152,7 @@ def _described(client: AutoScaling, name: str) -> Described:
     with aws.asking(Refused, "autoscaling:DescribeAutoScalingGroups", f"Auto Scaling group {name}"):
         found = client.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
     if not found:
-        hint = "See its name, and the region (AWS_REGION): aws autoscaling describe-auto-scaling-groups"
-        raise Refused(f"there is no Auto Scaling group {name} here", hint=hint)
+        raise no_group(name)
     described: Described = found[0]
     return described
 

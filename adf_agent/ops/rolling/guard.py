@@ -29,21 +29,35 @@ class Trial:
 
     def verdict(self, look: Look) -> Verdict | None:
         """Why the roll must go back; None as long as there is no reason to."""
-        found = self._judged(look) if look.canaries else canary.outnumbered(look.instances)
-        over = self._since is not None and (not look.canaries or self._is_late(look.refresh))
-        if over and not found and not self._told:
-            self._told = True
-            self._screen.tell(events.judged(None))
-        return found
-
-    def _judged(self, look: Look) -> Verdict | None:
+        if self._told or not (look.canaries or self._is_missed(look)):
+            return canary.outnumbered(look.instances)
         if self._since is None and canary.in_service(look.canaries, look.expected):
             self._since = self._clock()
             self._check.start(check.told([each.id for each in look.canaries], self._release))
+        late = look.beyond or self._is_late(look.refresh) or self._is_missed(look)
+        found = self._judged(look, late=late)
+        if late and not found:
+            self._told = True
+            praised = all(each.well for each in look.canaries)
+            witnessed = praised or look.refresh.alarms or self._check.result() == "passed"
+            self._screen.tell(events.judged(None) if witnessed else events.unjudged())
+        return found
+
+    def doubt(self, look: Look) -> str:
+        """What is wrong with a roll that is done, "" for nothing: it was over before a look at which it went back."""
+        judged = self._told or not (look.canaries or self._is_missed(look))
+        found = None if judged else self._judged(look, late=True)
+        return found.reason if found else ""
+
+    def _judged(self, look: Look, *, late: bool) -> Verdict | None:
         result = self._check.result()  # before its output: all of it is there once it has ended
         if output := self._check.output():
             self._screen.tell(events.checked(output))
-        return canary.judged(look.canaries, look.firing, result, late=self._is_late(look.refresh))
+        return canary.judged(look.canaries, look.firing, result, late=late)
+
+    def _is_missed(self, look: Look) -> bool:
+        """Whether there is a check, and the canary came and was joined by others between two looks."""
+        return self._check.result() != "none" and not look.canaries and len(look.instances) > look.expected
 
     def _is_late(self, seen: Refresh) -> bool:
         """Whether the bake is over, but for the time that it takes to look and to pull the cord.
@@ -54,8 +68,8 @@ class Trial:
         return self._since is not None and self._clock() - self._since >= seen.delay - spare
 
 
-def watch(lookout: Lookout, clients: Clients, screen: Screen, command: str, deadline: Deadline) -> Refresh:
-    """The refresh as it ended. *command* is --check's, "" for none.
+def watch(lookout: Lookout, clients: Clients, screen: Screen, command: str, deadline: Deadline) -> tuple[Refresh, str]:
+    """The refresh as it ended, and what is wrong with it though it is done. *command* is --check's, "" for none.
 
     Raises Unseen where it can't be seen any more, AgentError where the group is gone, Stopped at the stop event.
     """
@@ -68,11 +82,13 @@ def watch(lookout: Lookout, clients: Clients, screen: Screen, command: str, dead
                 screen.tell(event)
             screen.show(look)
             if look.refresh.ended:
-                return replace(look.refresh, rollback=reason or look.refresh.rollback)  # to AWS, somebody asked for it
-            if look.refresh.forward and not reason and (verdict := trial.verdict(look)):
+                # To AWS, somebody asked for the rollback.
+                ended = replace(look.refresh, rollback=reason or look.refresh.rollback)
+                return ended, (reason or trial.doubt(look)) if ended.done else ""
+            if roll.ours and look.refresh.forward and not reason and (verdict := trial.verdict(look)):
                 screen.tell(events.judged(verdict))
-                roll_back(clients, roll.group.name)
-                screen.tell(events.rollback(roll.group.name))
+                if roll_back(clients, roll.group.name):
+                    screen.tell(events.rollback(roll.group.name))
                 reason = verdict.reason
             former = look
             deadline.wait(POLL_SECONDS)
@@ -80,30 +96,32 @@ def watch(lookout: Lookout, clients: Clients, screen: Screen, command: str, dead
 
 def until_left(roll: Roll, clients: Clients, deadline: Deadline) -> None:
     """Returns once only instances of the roll are in the group, at *deadline* in any case. Raises Refused, Stopped."""
-    readers = facts.Clients(clients.client("autoscaling"), clients.client("ec2"))
+    client = clients.client("autoscaling")
     while not deadline.expired():
-        found = deadline.retry(lambda: facts.members(readers, roll.group.name))
+        _, found = deadline.retry(lambda: facts.now(client, roll.group.name))
         if all(each.version == roll.version for each in found):
             return
         deadline.wait(POLL_SECONDS)
 
 
-def roll_back(clients: Clients, group: str) -> None:
-    """Has the engine take the refresh back; one that has ended meanwhile is left alone. Raises Unseen.
+def roll_back(clients: Clients, group: str) -> bool:
+    """Has the engine take the refresh back. Whether it does: not where that has ended meanwhile. Raises Unseen.
 
     https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_RollbackInstanceRefresh.html
     """
     action = "autoscaling:RollbackInstanceRefresh"
 
-    def ask() -> None:
+    def ask() -> bool:
+        answer: object = None
         with aws.asking(Unseen, action, group, expected=("ActiveInstanceRefreshNotFound",)):
-            clients.client("autoscaling").rollback_instance_refresh(AutoScalingGroupName=group)
+            answer = clients.client("autoscaling").rollback_instance_refresh(AutoScalingGroupName=group)
+        return answer is not None
 
     try:
-        Deadline(PATIENCE, threading.Event()).retry(ask)  # a Ctrl-C waits: the canary has failed
+        return Deadline(PATIENCE, threading.Event()).retry(ask)  # a Ctrl-C waits: the canary has failed
     except Unseen as error:
         if _goes_back(clients, group):  # the engine was quicker, as an alarm tells it too
-            return
+            return True
         hint = f"It goes on! Cancel it: aws autoscaling cancel-instance-refresh --auto-scaling-group-name {group}"
         raise Unseen(f"the rollback was not taken: {error.sentence}", hint=hint) from error
 

@@ -23,7 +23,8 @@ T = TypeVar("T")
 class Roll:
     """The refresh *refresh_id* of *group*, as that was when somebody joined it. It deploys the template's *version*.
 
-    *alarms* are those that the engine itself watches.
+    *alarms* are those that the engine itself watches. Where it is not *ours*, old and new instances can't be told apart
+    by their version: it is shown, and not judged.
     """
 
     group: Group
@@ -31,19 +32,21 @@ class Roll:
     version: int
     refresh_id: str
     alarms: tuple[str, ...] = ()
+    ours: bool = True
 
 
 @dataclass(frozen=True)
 class Look:
-    """*instances* are all the new ones there ever were, *canaries* those that are judged, *expected* how many will be.
+    """*instances* are all the new ones there ever were, *canaries* the first of them, *expected* how many of these.
 
-    *firing* are the alarms in ALARM; *troubles* is what could not be seen, a sentence each.
+    *beyond*: more than these were replaced. *firing* are the alarms in ALARM; *troubles* is what could not be seen.
     """
 
     refresh: Refresh
     instances: tuple[Instance, ...] = ()
     canaries: tuple[Instance, ...] = ()
     expected: int = 1
+    beyond: bool = False
     firing: frozenset[str] = frozenset()
     troubles: tuple[str, ...] = ()
 
@@ -53,14 +56,14 @@ class Lookout:
 
     def __init__(self, roll: Roll, clients: Clients, records: Callable[[], list[FleetRecord]]) -> None:
         self.roll, self._clients, self._records = roll, clients, records
-        self._old = {each.instance_id for each in roll.group.members if each.version != roll.version}
+        self._old = {each.instance_id for each in roll.group.members if not roll.ours or each.version != roll.version}
         self._known: dict[str, Instance] = {}
         self._canaries: set[str] = set()
 
     def look(self, deadline: Deadline) -> Look:
         """Raises Unseen where the roll can't be seen any more, AgentError where the group is gone; or Stopped."""
         group, client, patient = self.roll.group, self._clients.client("autoscaling"), deadline.anew(PATIENCE)
-        members, gone = self._members_if_any(patient)
+        desired, members, gone = self._members_if_any(patient)
         # After the members: what a rollback takes away is no failure, and it is known to be one by then.
         seen = patient.retry(lambda: refresh.read(client, group.name, self.roll.refresh_id))
         if gone:
@@ -70,34 +73,43 @@ class Lookout:
         records = {each.instance_id: each for each in _tried(self._records, troubles) or ()}
         firing = _tried(lambda: witnesses.alarms(self._clients, seen.alarms), troubles) or {}
         states, expected = self._states(seen, members, records), seen.canaries(group.desired)
-        judged = self._judged(seen, states, expected)
-        serving = [name for name in judged if states[name] == "InService"]
+        # AWS's percentage is of what is desired now: where that has changed, it does not tell who was replaced.
+        beyond = desired == group.desired and seen.beyond(desired)
+        # Who comes when the canaries are complete is none.
+        if self.roll.ours and sum(not leaving(state) for state in states.values()) <= expected:
+            self._canaries |= {*states}
+        serving = [name for name in self._canaries if states[name] == "InService" and not beyond]
         places = group.target_groups, group.load_balancers
         held = _tried(lambda: witnesses.balancers(self._clients, *places, serving), troubles) or {}
         self._known = {name: self._seen(name, state, records, held) for name, state in states.items()}
         return Look(
             refresh=seen,
             instances=tuple(self._known.values()),
-            canaries=tuple(each for each in self._known.values() if each.id in judged),
+            canaries=tuple(each for each in self._known.values() if each.id in self._canaries),
             expected=expected,
+            beyond=beyond,
             firing=frozenset(alarm for alarm, state in firing.items() if state == "ALARM"),
             troubles=tuple(troubles),
         )
 
-    def _members_if_any(self, patient: Deadline) -> tuple[Mapping[str, Member], Unseen | None]:
+    def _members_if_any(self, patient: Deadline) -> tuple[int, Mapping[str, Member], Unseen | None]:
         """Why there are none to be seen is raised only once the refresh says that the group is there."""
-        clients = facts.Clients(self._clients.client("autoscaling"), self._clients.client("ec2"))
+        client = self._clients.client("autoscaling")
         try:
-            found = patient.retry(lambda: facts.members(clients, self.roll.group.name))
+            desired, found = patient.retry(lambda: facts.now(client, self.roll.group.name))
         except Refused as error:
-            return {}, Unseen(error.sentence, hint=error.hint)
-        return {each.instance_id: each for each in found}, None
+            return 0, {}, Unseen(error.sentence, hint=error.hint)
+        return desired, {each.instance_id: each for each in found}, None
 
     def _states(
         self, seen: Refresh, members: Mapping[str, Member], records: Mapping[str, FleetRecord]
     ) -> dict[str, str]:
         """Of every new instance there ever was, the lifecycle state, or GONE."""
-        new = {name: each.state for name, each in members.items() if each.version == self.roll.version}
+        new = {
+            name: each.state
+            for name, each in members.items()
+            if each.version == self.roll.version and name not in self._old
+        }
         lost = [name for name, record in records.items() if name not in members and self._is_lost(seen, record)]
         return dict.fromkeys([*self._known, *lost], GONE) | new
 
@@ -106,12 +118,6 @@ class Lookout:
         ours = (record.release, record.group) == (self.roll.change.release_after, self.roll.group.name)
         late = record.touched >= int(seen.started)  # Touched has whole seconds
         return ours and late and record.phase in ENDED and record.instance_id not in self._old
-
-    def _judged(self, seen: Refresh, states: Mapping[str, str], expected: int) -> set[str]:
-        """The canaries, until more than they are has been replaced. Who comes when they are complete is none."""
-        if sum(not leaving(state) for state in states.values()) <= expected:
-            self._canaries |= {*states}
-        return set() if seen.beyond(self.roll.group.desired) else self._canaries
 
     def _seen(self, name: str, state: str, records: Mapping[str, FleetRecord], held: Mapping[str, str]) -> Instance:
         former = self._known.get(name) or Instance(name, state)

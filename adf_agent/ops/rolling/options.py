@@ -56,11 +56,13 @@ def _wrong(arguments: argparse.Namespace) -> str:
 
 
 def _wrong_wishes(arguments: argparse.Namespace) -> str:
+    from adf_agent.location import NAME  # noqa: PLC0415
+
     if not (arguments.url or arguments.image or arguments.replace):
         return "roll to what? A RELEASE_URL, --image AMI, or --replace to renew every instance as it is"
     if arguments.name and not arguments.url:
         return "--name is that of a release: give its RELEASE_URL too"
-    if arguments.name and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", arguments.name):
+    if arguments.name and not re.fullmatch(NAME, arguments.name):
         return f"{arguments.name!r} is no name of a release: 1 to 100 of A-Z a-z 0-9 . _ -"
     if arguments.check and not arguments.bake:
         return "--check has no time to run: give it a --bake"

@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 from adf_agent import aws
 from adf_agent.errors import AgentError
-from adf_agent.ops.rolling.errors import Refused, Unseen
+from adf_agent.ops.rolling.errors import Refused, Unseen, no_group
 
 DONE = frozenset({"Successful"})
 FAILED = frozenset({"Failed", "Cancelled", "RollbackSuccessful", "RollbackFailed"})
@@ -108,8 +108,7 @@ def latest(client: Describes, group: str) -> Refresh | None:
     """
     found = _asked(client, Refused, group, MaxRecords=1)
     if found is None:
-        hint = "See its name, and the region (AWS_REGION): aws autoscaling describe-auto-scaling-groups"
-        raise Refused(f"there is no Auto Scaling group {group} here", hint=hint)
+        raise no_group(group)
     return next(iter(found), None)
 
 

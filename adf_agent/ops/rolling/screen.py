@@ -2,8 +2,8 @@
 
 import json
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from adf_agent.ops.rolling import events
 from adf_agent.ops.rolling.events import Event
@@ -28,6 +28,31 @@ def screen(*, as_json: bool) -> Screen:
     if as_json:
         return Objects()
     return Drawing() if sys.stdout and sys.stdout.isatty() else Lines()
+
+
+class _Outlived:
+    """A stream whose reader may go away: what it does not take is lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def outlive_output() -> None:
+    """From now on a full disk, a closed pipe or terminal ends nothing: who watches guards the roll."""
+    if sys.stdout:
+        sys.stdout = cast("TextIO", _Outlived(sys.stdout))
 
 
 class Lines:
