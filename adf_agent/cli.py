@@ -1,55 +1,42 @@
-"""The command line. What only one command needs is imported there."""
+"""The command line of `adf-agent`: its words. What they do is in `commands`."""
 
 import argparse
-import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adf_agent import __version__, console, status
-from adf_agent.clients import Clients
-from adf_agent.errors import AgentError, Stopped, unexpected
 from adf_agent.root import Root
-
-if TYPE_CHECKING:
-    from adf_agent.deadline import Deadline
-    from adf_agent.launch import Launch
-    from adf_agent.record import Record
-    from adf_agent.state import Ledger
-
-ASK_SECONDS = 10.0  # for IMDS, where a person waits for an answer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     arguments = _parser().parse_args(argv)
+    from adf_agent import commands  # noqa: PLC0415  --help does without
+
     status.tolerate(sys.stdout, sys.stderr)
     root = Root(Path(os.environ.get("ADF_ROOT") or "/"))
-    return console.ended("adf-agent", lambda: arguments.command(arguments, root))
+    return console.ended("adf-agent", lambda: commands.COMMANDS[arguments.command](arguments, root))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="adf-agent", description="Boots this instance's release and tells how it is.")
     parser.add_argument("--version", action="version", version=f"adf-agent {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _command(commands, "run", _run, "boot the release of RELEASE_URL, supervise it, and drain it at the end")
-    _command(commands, "boot", _boot, "boot the release of RELEASE_URL, then exit; the container goes on")
+    _command(commands, "run", "boot the release of RELEASE_URL, supervise it, and drain it at the end")
+    _command(commands, "boot", "boot the release of RELEASE_URL, then exit; the container goes on")
     # Listed here; __main__ takes it straight to its module.
     commands.add_parser("status", help=status.MEANING[0].lower() + status.MEANING[1:])
-    _json(_command(commands, "settings", _settings, "the settings in force, each with its source"))
-    drain = "leave: deregister, wait until drained, stop the container; the agent stays"
-    _json(_command(commands, "drain", _drain, drain))
-    _json(_command(commands, "reload", _reload, "apply changed settings and config, with no request lost"))
-    held = _json(_command(commands, "hold", _hold, "keep a failing instance for a person, for a while"))
+    _json(_command(commands, "settings", "the settings in force, each with its source"))
+    _json(_command(commands, "drain", "leave: deregister, wait until drained, stop the container; the agent stays"))
+    _json(_command(commands, "reload", "apply changed settings and config, with no request lost"))
+    held = _json(_command(commands, "hold", "keep a failing instance for a person, for a while"))
     choice = held.add_mutually_exclusive_group(required=True)
     choice.add_argument("duration", nargs="?", type=_duration, metavar="DURATION", help="90s, 15m, 2h; from now")
     choice.add_argument("--off", action="store_true", help="let go")
-    _json(_command(commands, "config", _config, "the config that a container would get now: names, never values"))
+    _json(_command(commands, "config", "the config that a container would get now: names, never values"))
     return parser
 
 
@@ -58,9 +45,9 @@ def _json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=name)
     return parser
 
 
@@ -71,168 +58,3 @@ def _duration(text: str) -> float:
         return duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _settings(arguments: argparse.Namespace, root: Root) -> int:
-    launched = _launch(root)
-    shown = launched.settings.shown()
-    if arguments.json:
-        print(json.dumps(shown, indent=1))
-        return 0
-    for name, setting in shown.items():
-        print(f"{name:<20} {setting['source']:<10} {'' if setting['value'] is None else setting['value']}")
-    for warning in launched.warnings:
-        print(f"adf-agent: {warning}", file=sys.stderr)
-    return 0
-
-
-def _config(arguments: argparse.Namespace, root: Root) -> int:
-    from adf_agent import config  # noqa: PLC0415
-
-    launched = _launch(root)
-    settings = launched.settings
-    if settings.app is None:
-        raise AgentError("no config is read here", hint="Set ADF_APP to name the app whose config is to be read.")
-    clients = Clients(root).config(launched.identity.region)
-    read = config.read(settings.app, settings.release, settings.config_table, clients, _asking())
-    if arguments.json:
-        kinds = {name: {"secret": value.secret, "from": value.origin} for name, value in read.values.items()}
-        print(
-            json.dumps({"app": read.app, "release": read.release, "revision": read.revision, "keys": kinds}, indent=1)
-        )
-        return 0
-    for name in read.names:
-        print(f"{name:<40} {read.values[name].origin:<8} {'secret' if read.values[name].secret else ''}".rstrip())
-    print(read.fact, file=sys.stderr)
-    return 0
-
-
-def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  every command is called alike
-    from adf_agent import boot, launch, member, works  # noqa: PLC0415
-    from adf_agent.deadline import Deadline  # noqa: PLC0415
-
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with _only_agent(root, "boot") as (host, record, ledger):
-        do, fleet = None, None
-        try:
-            do = boot.read(host, record, ledger, Deadline(launch.patience(root), stop))
-            fleet = works.tell_fleet(do)
-            boot.boot(do, member.Member(host, record, do.launched, do.launched.target))
-            record.add(phase="warmed" if do.launched.warm else "in service")
-        except AgentError as error:
-            record.fail(error)
-            if not (do and do.is_held()):
-                works.give_up(host, record, ledger, do, error)
-            return error.exit_code
-        except Stopped:
-            record.add(phase="stopped")
-            return 128 + signal.SIGTERM
-        finally:
-            if fleet:
-                fleet.close(works.CLOSE_SECONDS)
-    return 0
-
-
-def _run(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
-    import time  # noqa: PLC0415
-    from queue import SimpleQueue  # noqa: PLC0415
-
-    from adf_agent import launch, supervise  # noqa: PLC0415
-    from adf_agent.notify import Notify  # noqa: PLC0415
-
-    orders: SimpleQueue[supervise.Order] = SimpleQueue()  # its put may be called by a signal's handler
-    asked: dict[int, supervise.Order] = {
-        signal.SIGTERM: "stop",
-        signal.SIGINT: "stop",
-        signal.SIGHUP: "reload",
-        signal.SIGUSR1: "drain",
-    }
-    for number in asked:
-        signal.signal(number, lambda sent, _: orders.put(asked[sent]))
-    notify = Notify.of_environment(os.environ, time.monotonic)
-    with _only_agent(root, "run") as (host, record, ledger):
-        record.listen(notify.status)
-        return supervise.Supervisor(host, record, ledger, notify, orders, launch.patience(root)).run()
-
-
-@contextmanager
-def _only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledger]]":
-    """Clients, record and state of the one agent of *root*; what nobody expected is written down and raised."""
-    from adf_agent import log, state  # noqa: PLC0415
-    from adf_agent.record import Record  # noqa: PLC0415
-
-    log.configure(sys.stderr)
-    state.prepare(root)
-    with state.only_agent(root):
-        record = Record(root, mode)
-        try:
-            yield Clients(root), record, state.Ledger(root)
-        except AgentError as error:  # before there was a boot to fail
-            record.fail(error)
-            raise
-        except Exception as error:
-            record.fail(unexpected(error))
-            raise
-
-
-def _drain(arguments: argparse.Namespace, root: Root) -> int:
-    from adf_agent import order  # noqa: PLC0415
-
-    found = order.give(root, "drain")
-    if found is None:
-        return _no_agent()
-    steps = (found.get("drain") or {}).get("steps", {})
-    if arguments.json:
-        print(json.dumps({"phase": found["phase"], "steps": steps}, indent=1))
-    else:
-        print(*(f"{seconds:8.2f} s  {step}" for step, seconds in steps.items()), "drained", sep="\n")
-    return 0
-
-
-def _reload(arguments: argparse.Namespace, root: Root) -> int:
-    from adf_agent import order  # noqa: PLC0415
-
-    found = order.give(root, "reload")
-    if found is None:
-        return _no_agent()
-    shown = {"phase": found["phase"], "reload": found.get("reload")}
-    print(json.dumps(shown, indent=1) if arguments.json else "reloaded")
-    return 0
-
-
-def _no_agent() -> int:
-    print("adf-agent: no agent is running here\n  → systemctl start adf-agent", file=sys.stderr)
-    return status.NO_AGENT
-
-
-def _hold(arguments: argparse.Namespace, root: Root) -> int:
-    from adf_agent import hold  # noqa: PLC0415
-
-    if arguments.off:
-        hold.end(root)
-    else:
-        hold.begin(root, arguments.duration)
-    if arguments.json:
-        print(json.dumps({"seconds": round(hold.left(root))}))
-    elif arguments.off:
-        print("a failing instance is no longer kept")
-    else:
-        print(f"a failing instance is kept for {arguments.duration:.0f} s from now; to let go: adf-agent hold --off")
-    return 0
-
-
-def _asking() -> "Deadline":
-    from adf_agent.deadline import Deadline  # noqa: PLC0415
-
-    return Deadline(ASK_SECONDS, threading.Event())
-
-
-def _launch(root: Root) -> "Launch":
-    from adf_agent import launch, log  # noqa: PLC0415
-
-    log.configure(sys.stderr)
-    clients = Clients(root)
-    deadline = _asking()
-    return launch.read(root, clients.metadata(deadline), clients.ec2, None, deadline)

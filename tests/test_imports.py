@@ -22,10 +22,10 @@ ORDER = [
     "launch", "dockerignore", "tarball", "archive", "download", "web", "store", "release", "secret", "table", "config",
     "lastgood", "engine", "build", "image", "spec", "container", "health", "host", "member", "report", "stages",
     "serving", "boot", "leave", "notices", "phases", "works", "vitals", "notify", "supervise", "status", "order",
-    "clients", "cli", "__main__",
+    "clients", "commands", "cli", "__main__",
 ]  # fmt: skip
 APART = {"ops", "sandbox"}
-EDGE = {"cli", "clients"} | APART  # where clients are made
+EDGE = {"clients"} | APART  # where clients are made
 CLIENTS = {"boto3", "DockerClient", "APIClient", "from_env"}
 
 PACKAGE = Path(adf_agent.__file__).parent
