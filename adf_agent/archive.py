@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from adf_agent import dockerignore, manifest
-from adf_agent.errors import ReleaseError
+from adf_agent.errors import ReleaseError, Withheld
 from adf_agent.manifest import Manifest
 from adf_agent.notation import Limits
 from adf_agent.tarball import CHUNK, LONGEST, UNPRINTABLE, Stream, members, plain, reading, refuse
@@ -204,7 +204,7 @@ def _ignore_files(about: Manifest) -> tuple[str, str]:
 
 
 def _beyond(limit: str) -> ReleaseError:
-    return ReleaseError(
+    return Withheld(
         f"the release's archive is refused: it holds more than {limit}",
         hint="Leave out of the release what it does not need, or raise ADF_ARCHIVE_LIMIT in agent.env.",
     )

@@ -54,11 +54,12 @@ def explain(command: str, sentence: str, *hints: str) -> None:
 
 
 def stopping() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set; a second one changes nothing.
+    """An event that Ctrl-C, SIGTERM and a terminal's end set; a second one changes nothing.
 
-    An event, not an exception: what was started is known when it is taken away.
+    An event, not an exception: what was started is known when it is taken away. Below `nohup` a terminal may end.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: stop.set())
     return stop

@@ -64,6 +64,10 @@ class ReleaseError(AgentError):
     stage, usual_cause = "release", "release"
 
 
+class Withheld(ReleaseError):  # noqa: N818  of the bytes it says nothing
+    """Who asks may not see the release, or takes less than others may: to somebody else it may be as good as any."""
+
+
 class ConfigError(AgentError):
     stage, usual_cause = "config", "config"
 

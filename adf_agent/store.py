@@ -7,9 +7,9 @@ from typing import Any
 
 import requests
 
-from adf_agent.aws import fault, faults
+from adf_agent.aws import DENIED, code, fault, faults
 from adf_agent.download import CHUNK, Body, Source
-from adf_agent.errors import ReleaseError
+from adf_agent.errors import ReleaseError, Withheld
 from adf_agent.location import Location
 from adf_agent.web import Web
 
@@ -43,7 +43,8 @@ class S3:
             raise self._fault(error) from error
 
     def _fault(self, error: Exception) -> Exception:
-        return fault(error, ReleaseError, "s3:GetObject", f"{self._location.bucket}/{self._location.key}")
+        kind = Withheld if code(error) in DENIED else ReleaseError
+        return fault(error, kind, "s3:GetObject", f"{self._location.bucket}/{self._location.key}")
 
 
 class LocalFile:

@@ -10,7 +10,7 @@ import urllib3
 
 from adf_agent import __version__
 from adf_agent.download import CHUNK, Body, broken
-from adf_agent.errors import ReleaseError
+from adf_agent.errors import ReleaseError, Withheld
 from adf_agent.location import GitHub, Location
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence in the middle
@@ -191,4 +191,5 @@ def _refusal(response: requests.Response, location: Location, token: bool) -> Re
         )
     elif status in (requests.codes.unauthorized, requests.codes.forbidden):
         hint = "A presigned URL may have expired; s3:// uses the instance's own role."
-    return ReleaseError(f"{location.shown} answers {status} {response.reason}", hint=hint)
+    unseen = status in (401, 403, 404) and location.github and not token  # GitHub's private ones
+    return (Withheld if unseen else ReleaseError)(f"{location.shown} answers {status} {response.reason}", hint=hint)

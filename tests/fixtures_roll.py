@@ -4,25 +4,33 @@ import base64
 import contextlib
 import io
 import json
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from fixtures_operator import TABLE, Operator, Ran
+from werkzeug.wrappers import Response
 
 from adf_agent import fleetrecord, location, userdata
 from adf_agent.ops.rolling import cli, guard
+from adf_agent.ops.rolling.errors import DETACHED
 from adf_agent.sandbox.autoscaling import AutoScaling
 from adf_agent.sandbox.cloud import Cloud
+from adf_agent.sandbox.front import Call, Then
 from adf_agent.sandbox.imds import Instance
 
 GROUP, APP = "shop", "web"
 BOOT_SECONDS = 0.15  # several looks long
+QUICK = ("--yes", "--bake", "0")
+BAKED = ("--yes", "--bake", "1")
+LONG = ("--yes", "--bake", "60")
 WORDS = "DATABASE_URL is not set"  # the last ones of an app that fails
 
 
@@ -149,12 +157,21 @@ class Shop:
         found = self.ec2.describe_launch_template_versions(LaunchTemplateName=GROUP)["LaunchTemplateVersions"]
         return sorted(each["VersionNumber"] for each in found)
 
+    def looked(self, times: int) -> None:
+        """Waits until who watches has looked so often since."""
+        before = self.cloud.calls["autoscaling:DescribeInstanceRefreshes"]
+        self.until(lambda: self.cloud.calls["autoscaling:DescribeInstanceRefreshes"] >= before + times)
+
+    def refreshing(self, status: str = "InProgress") -> bool:
+        """Whether the last refresh is at *status*."""
+        return bool(self.refreshes) and self.refreshes[0]["Status"] == status
+
     def running(self) -> list[str]:
         """The template version of each instance in service."""
         members = [each for each in self.group["Instances"] if each["LifecycleState"] == "InService"]
         return sorted(each["LaunchTemplate"]["Version"] for each in members)
 
-    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Waits until *condition* holds."""
         end = time.monotonic() + seconds
         while not condition():
@@ -175,6 +192,17 @@ class Shop:
                     code = int(str(usage.code))
         return Ran(code, _said(out), _said(err))
 
+    def begin(self, release: str, bake: int) -> None:
+        """A roll to that URL that nobody watches."""
+        alarm(self, "errors", "OK")
+        begun = self("start", release, "--yes", "--bake", str(bake), "--alarm", "errors", "--detach")
+        assert begun.code == DETACHED, begun
+
+    @staticmethod
+    def interrupt(number: int = signal.SIGINT) -> None:
+        """A Ctrl-C for the command that runs in this process, or another signal."""
+        os.kill(os.getpid(), number)
+
     def events(self, *words: str) -> tuple[int, list[dict[str, Any]]]:
         """The exit code and the events of a command with --json."""
         ran = self(*words, "--json")
@@ -185,6 +213,68 @@ def _said(stream: io.TextIOWrapper) -> str:
     stream.flush()
     stream.seek(0)
     return stream.read()
+
+
+def data(shop: Shop, version: int) -> dict[str, Any]:
+    """What a template version holds."""
+    answer = shop.ec2.describe_launch_template_versions(LaunchTemplateName=GROUP, Versions=[str(version)])
+    found: dict[str, Any] = answer["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    return found
+
+
+@contextmanager
+def answered(shop: Shop, name: str, handler: Callable[[Call, Then], Response]) -> Iterator[None]:
+    """The call *name*, answered by *handler* in the sandbox's place."""
+    handlers = shop.cloud.front.handlers
+    former = handlers.get(name)
+    handlers[name] = handler
+    try:
+        yield
+    finally:
+        if former:
+            handlers[name] = former
+        else:
+            del handlers[name]
+
+
+@contextmanager
+def meanwhile(shop: Shop, do: Callable[[], Any], when: Callable[[], object] | None = None) -> Iterator[None]:
+    """*do*, as soon as a canary is in service, or *when*, while a command runs."""
+
+    def wait_and_do() -> None:
+        shop.until(when or (lambda: "2" in shop.running()))
+        do()
+
+    thread = threading.Thread(target=wait_and_do)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def alarm(shop: Shop, name: str, state: str) -> None:
+    """Makes an alarm, and has it in that state."""
+    client = shop.cloud.client("cloudwatch")
+    client.put_metric_alarm(
+        AlarmName=name,
+        Namespace="AWS/ApplicationELB",
+        MetricName="HTTPCode_Target_5XX_Count",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    client.set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
+
+
+def target_group(shop: Shop, **check: int) -> dict[str, list[str]]:
+    """What attaches a new one to a group. *check*: HealthCheckIntervalSeconds and the like."""
+    vpc = shop.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    client = shop.cloud.client("elbv2")
+    made = client.create_target_group(Name=GROUP, Protocol="HTTP", Port=80, VpcId=vpc, **check)["TargetGroups"][0]
+    return {"TargetGroupARNs": [made["TargetGroupArn"]]}
 
 
 @pytest.fixture

@@ -5,22 +5,17 @@ import contextlib
 import io
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fixtures_roll import GROUP, WORDS, Shop, url
+from fixtures_roll import BAKED, GROUP, LONG, QUICK, WORDS, Shop, alarm, answered, data, meanwhile, target_group, url
 from werkzeug.wrappers import Response
 
 from adf_agent import userdata
 from adf_agent.ops.rolling import cli, guard
 from adf_agent.sandbox.front import AwsFault, Call, Then, error, success
 
-QUICK = ("--yes", "--bake", "0")
-BAKED = ("--yes", "--bake", "1")
-LONG = ("--yes", "--bake", "60")
 CALL = "autoscaling:DescribeInstanceRefreshes"  # of each look
 WRITES = {
     "autoscaling:UpdateAutoScalingGroup",
@@ -36,43 +31,9 @@ def writes(shop: Shop) -> list[str]:
     return sorted(WRITES & {name for name, number in shop.cloud.calls.items() if number})
 
 
-def data(shop: Shop, version: int) -> dict[str, Any]:
-    """What a template version holds."""
-    answer = shop.ec2.describe_launch_template_versions(LaunchTemplateName=GROUP, Versions=[str(version)])
-    found: dict[str, Any] = answer["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-    return found
-
-
 def settings(shop: Shop, version: int) -> dict[str, str]:
     """What its user-data says."""
     return userdata.parse(base64.b64decode(data(shop, version)["UserData"]))
-
-
-@contextmanager
-def answered(shop: Shop, name: str, handler: Callable[[Call, Then], Response]) -> Iterator[None]:
-    """The call *name*, answered by *handler* in the sandbox's place."""
-    handlers = shop.cloud.front.handlers
-    former = handlers.get(name)
-    handlers[name] = handler
-    yield
-    if former:
-        handlers[name] = former
-    else:
-        del handlers[name]
-
-
-@contextmanager
-def meanwhile(shop: Shop, do: Callable[[], Any]) -> Iterator[None]:
-    """*do*, as soon as a canary is in service, while a command runs."""
-
-    def wait_and_do() -> None:
-        shop.until(lambda: "2" in shop.running())
-        do()
-
-    thread = threading.Thread(target=wait_and_do)
-    thread.start()
-    yield
-    thread.join()
 
 
 def test_a_release_goes_onto_every_instance_after_one_canary(shop: Shop) -> None:
@@ -211,21 +172,6 @@ def test_output_that_breaks_off_does_not_end_the_watch(shop: Shop) -> None:
     assert "goes back" not in out.said
 
 
-def alarm(shop: Shop, name: str, state: str) -> None:
-    client = shop.cloud.client("cloudwatch")
-    client.put_metric_alarm(
-        AlarmName=name,
-        Namespace="AWS/ApplicationELB",
-        MetricName="HTTPCode_Target_5XX_Count",
-        Statistic="Sum",
-        Period=60,
-        EvaluationPeriods=1,
-        Threshold=1,
-        ComparisonOperator="GreaterThanThreshold",
-    )
-    client.set_alarm_state(AlarmName=name, StateValue=state, StateReason="test")
-
-
 def test_an_alarm_takes_the_roll_back(shop: Shop) -> None:
     """Errors at every customer, an alarm that rings, and a roll that goes on."""
     shop.open(2)
@@ -249,13 +195,6 @@ def classic_says_unhealthy(call: Call, _: Then) -> Response:
     health = {"State": "OutOfService", "ReasonCode": "Instance", "Description": "codes: [502]"}
     names = [value for name, value in call.form.items() if name.endswith(".InstanceId")]
     return success(call, {"InstanceStates": [{"InstanceId": name, **health} for name in names]})
-
-
-def target_group(shop: Shop) -> dict[str, list[str]]:
-    vpc = shop.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-    client = shop.cloud.client("elbv2")
-    made = client.create_target_group(Name=GROUP, Protocol="HTTP", Port=80, VpcId=vpc)["TargetGroups"][0]
-    return {"TargetGroupARNs": [made["TargetGroupArn"]]}
 
 
 def classic(shop: Shop) -> dict[str, list[str]]:
@@ -323,18 +262,8 @@ def test_ctrl_c_leaves_the_roll_and_back_takes_it_back(shop: Shop) -> None:
     assert "adf-roll watch shop" in left.out
     assert shop.refreshes[0]["Status"] == "InProgress"
     ran = shop("back", "--yes")
-    assert (ran.code, shop.running()) == (1, ["1", "1"])
+    assert (ran.code, shop.running()) == (0, ["1", "1"])  # what was asked for
     assert ran.out.splitlines()[-1].startswith("RollbackSuccessful")
-
-
-def test_back_after_a_roll_goes_to_the_release_before(shop: Shop) -> None:
-    """A rollback at night, and nobody remembers the URL of what ran before."""
-    shop.open(1)
-    assert shop("back", "--yes").err.startswith("adf-roll: version 1 of shop does not say what was before it\n  → ")
-    assert shop("start", url("v2"), *QUICK).code == 0
-    ran = shop("back", "--yes", typed="")
-    assert (ran.code, shop.running()) == (0, ["3"])
-    assert data(shop, 3) == data(shop, 1)
 
 
 def test_a_replacement_renews_every_instance_as_it_is(shop: Shop) -> None:
@@ -378,7 +307,7 @@ def test_what_can_not_be_taken_back_is_said(shop: Shop) -> None:
     denied = AwsFault("ec2:DeleteLaunchTemplateVersions", "UnauthorizedOperation", 403)
     shop.cloud.faults = [AwsFault("autoscaling:StartInstanceRefresh", "LimitExceeded"), denied]
     ran = shop("start", url("v2"), *QUICK)
-    assert ran.code == 3
+    assert ran.code == 1
     assert "could not be taken back: ec2:DeleteLaunchTemplateVersions on lt-" in ran.err
     assert shop.versions == [1, 2]
 
@@ -482,7 +411,7 @@ def test_a_canary_of_which_nothing_is_seen_is_not_called_well(shop: Shop) -> Non
     """A release that restarts all night, and a screen that says that it is well."""
     shop.open(1)
     shop.cloud.faults = [AwsFault("dynamodb:Query", "AccessDeniedException")]
-    code, told = shop.events("start", url("restarts"), *QUICK)
+    code, told = shop.events("start", url("restarts"), *BAKED)
     assert code == 0
     assert "judged" not in [event["event"] for event in told]
     assert [event["reason"][:27] for event in told if event["event"] == "warning"][-1] == "nothing but its launch hook"
@@ -502,7 +431,7 @@ def test_the_pin_of_a_roll_that_came_second_stays(shop: Shop) -> None:
 
     with answered(shop, "autoscaling:StartInstanceRefresh", busy):
         ran = shop("start", url("v2"), *QUICK)
-    assert ran.code == 3
+    assert ran.code == 1
     assert "another roll of shop is under way, so it stays pinned to 1" in ran.err
     assert shop.group["LaunchTemplate"]["Version"] == "1"
 

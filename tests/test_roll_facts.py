@@ -1,14 +1,13 @@
 """What a roll knows of its group: all of it, and nothing of another."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from adf_agent.ops.rolling import facts
 from adf_agent.ops.rolling.errors import REFUSED, Refused
-from adf_agent.ops.rolling.facts import Clients
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.sandbox.front import AwsFault
 
@@ -26,10 +25,6 @@ def account(aws: Cloud) -> Cloud:
     aws.reset()
     aws.faults = []
     return aws
-
-
-def clients(account: Cloud) -> Clients:
-    return Clients(account.client("autoscaling"), account.client("ec2"))
 
 
 def launch_template(account: Cloud) -> str:
@@ -63,23 +58,33 @@ def group(account: Cloud, size: int = 0, **request: Any) -> None:
 
 def refused(account: Cloud, name: str = "web") -> str:
     with pytest.raises(Refused) as caught:
-        facts.read(clients(account), name)
+        facts.read(account, name)
     assert caught.value.exit_code == REFUSED
     assert caught.value.hint
     return caught.value.sentence
 
 
+def target_group(account: Cloud, **check: int) -> str:
+    """Its ARN."""
+    [network] = account.client("ec2").describe_vpcs()["Vpcs"]
+    target = {"Name": "web", "Protocol": "HTTP", "Port": 80, "VpcId": network["VpcId"], **check}
+    arn: str = account.client("elbv2").create_target_group(**target)["TargetGroups"][0]["TargetGroupArn"]
+    return arn
+
+
+def load_balancer(account: Cloud, interval: int = 30, threshold: int = 10) -> str:
+    """The name of a classic one."""
+    client, listener = account.client("elb"), {"Protocol": "HTTP", "LoadBalancerPort": 80, "InstancePort": 80}
+    client.create_load_balancer(LoadBalancerName="classic", Listeners=[listener], AvailabilityZones=["eu-west-1a"])
+    check = {"Target": "HTTP:80/", "Interval": interval, "Timeout": 2, "HealthyThreshold": threshold}
+    client.configure_health_check(LoadBalancerName="classic", HealthCheck={**check, "UnhealthyThreshold": 2})
+    return "classic"
+
+
 def test_all_that_matters_of_a_group_is_read(account: Cloud) -> None:
     """A trap that is looked for, and never found, since the group was read by half."""
     template_id = launch_template(account)
-    [network] = account.client("ec2").describe_vpcs()["Vpcs"]
-    target = {"Name": "web", "Protocol": "HTTP", "Port": 80, "VpcId": network["VpcId"]}
-    arn = account.client("elbv2").create_target_group(**target)["TargetGroups"][0]["TargetGroupArn"]
-    listener = {"Protocol": "HTTP", "LoadBalancerPort": 80, "InstancePort": 80}
-    zones = ["eu-west-1a"]
-    account.client("elb").create_load_balancer(
-        LoadBalancerName="classic", Listeners=[listener], AvailabilityZones=zones
-    )
+    arn, classic = target_group(account), load_balancer(account)
     client = account.client("autoscaling")
     tags = [
         {"Key": "ADF_APP", "Value": "web", "PropagateAtLaunch": True},
@@ -90,7 +95,7 @@ def test_all_that_matters_of_a_group_is_read(account: Cloud) -> None:
         2,
         LaunchTemplate={"LaunchTemplateId": template_id, "Version": "1"},
         TargetGroupARNs=[arn],
-        LoadBalancerNames=["classic"],
+        LoadBalancerNames=[classic],
         HealthCheckType="ELB",
         HealthCheckGracePeriod=90,
         Tags=tags,
@@ -99,7 +104,7 @@ def test_all_that_matters_of_a_group_is_read(account: Cloud) -> None:
         transition = f"autoscaling:EC2_INSTANCE_{kind}"
         client.put_lifecycle_hook(AutoScalingGroupName="web", LifecycleHookName=kind, LifecycleTransition=transition)
     client.suspend_processes(AutoScalingGroupName="web", ScalingProcesses=["Launch"])
-    found = facts.read(clients(account), "web")
+    found = facts.read(account, "web")
     assert (found.name, found.desired, found.smallest, found.largest, found.version) == ("web", 2, 0, 9, "1")
     assert (found.target_groups, found.load_balancers) == ((arn,), ("classic",))
     assert (found.health_check, found.grace, found.suspended) == ("ELB", 90, frozenset({"Launch"}))
@@ -114,7 +119,7 @@ def test_all_that_matters_of_a_group_is_read(account: Cloud) -> None:
         (1, "InService", True, False)
     ] * 2
     before = account.calls.copy()
-    assert facts.now(clients(account).autoscaling, "web") == (found.desired, found.members)
+    assert facts.now(account.client("autoscaling"), "web") == (found.desired, found.members)
     assert account.calls - before == {"autoscaling:DescribeAutoScalingGroups": 1}
 
 
@@ -122,7 +127,7 @@ def test_all_that_matters_of_a_group_is_read(account: Cloud) -> None:
 def test_a_version_that_moves_is_known_by_its_number(account: Cloud, version: str, number: int, image: str) -> None:
     """A group that is pinned to another version than the one it runs."""
     group(account, LaunchTemplate={"LaunchTemplateId": launch_template(account), "Version": version})
-    found = facts.read(clients(account), "web")
+    found = facts.read(account, "web")
     assert (found.version, found.template.number, found.template.image) == (version, number, image)
 
 
@@ -135,7 +140,7 @@ def policy(template_id: str, **override: Any) -> dict[str, Any]:
 def test_the_template_in_a_mixed_instances_policy_counts(account: Cloud) -> None:
     """A fleet of spot instances that nobody can deliver to."""
     group(account, MixedInstancesPolicy=policy(launch_template(account)))
-    found = facts.read(clients(account), "web")
+    found = facts.read(account, "web")
     assert (found.version, found.template.number) == ("2", 2)
     assert found.mixed
     assert [each["InstanceType"] for each in found.mixed["LaunchTemplate"]["Overrides"]] == ["t3.micro", "t4g.micro"]
@@ -176,7 +181,10 @@ class Newer:
     """What moto's groups don't have yet, in the shape of AWS's answer."""
 
     def __init__(self, account: Cloud, **more: Any) -> None:
-        self._client, self._more = account.client("autoscaling"), more
+        self._account, self._client, self._more = account, account.client("autoscaling"), more
+
+    def client(self, service: str) -> Any:
+        return self if service == "autoscaling" else self._account.client(service)
 
     def describe_auto_scaling_groups(self, **request: Any) -> Any:
         [found] = self._client.describe_auto_scaling_groups(**request)["AutoScalingGroups"]
@@ -198,5 +206,37 @@ def test_policies_of_replacement_are_read(
         DefaultInstanceWarmup=30,
         WarmPoolConfiguration={"MinSize": 1},
     )
-    found = facts.read(Clients(newer, account.client("ec2")), "web")
+    found = facts.read(newer, "web")
     assert (found.maintenance, found.warmup, found.warm_pool) == (expected, 30, True)
+
+
+@pytest.mark.parametrize(
+    ("target", "classic", "seconds"),
+    [
+        ({"HealthCheckIntervalSeconds": 5, "HealthyThresholdCount": 2}, None, 15),
+        ({"HealthCheckIntervalSeconds": 5, "HealthyThresholdCount": 2}, (10, 3), 40),
+        ({"HealthCheckIntervalSeconds": 30, "HealthyThresholdCount": 5}, (10, 3), 180),
+        (None, (10, 3), 40),
+        (None, None, 0),
+    ],
+)
+def test_the_slowest_load_balancer_says_how_long_a_new_instance_is_not_known(
+    account: Cloud, target: Mapping[str, int] | None, classic: tuple[int, int] | None, seconds: int
+) -> None:
+    """An old instance that goes before any balancer sends the new one a request."""
+    places: dict[str, Any] = {"TargetGroupARNs": [target_group(account, **target)]} if target else {}
+    if classic:
+        places["LoadBalancerNames"] = [load_balancer(account, *classic)]
+    group(account, LaunchTemplate={"LaunchTemplateId": launch_template(account), "Version": "1"}, **places)
+    found = facts.read(account, "web")
+    assert (found.recognition, found.unrecognised) == (seconds, "")
+
+
+def test_without_the_permission_to_see_the_load_balancers_a_group_is_read_all_the_same(account: Cloud) -> None:
+    """A roll that is refused for a permission that the last version of this did not need."""
+    places: dict[str, Any] = {"TargetGroupARNs": [target_group(account)]}
+    group(account, LaunchTemplate={"LaunchTemplateId": launch_template(account), "Version": "1"}, **places)
+    account.faults = [AwsFault("elasticloadbalancing:DescribeTargetGroups", "AccessDenied", 403)]
+    found = facts.read(account, "web")
+    assert found.recognition == 0
+    assert found.unrecognised.startswith("elasticloadbalancing:DescribeTargetGroups on ")

@@ -1,6 +1,7 @@
 """What a refresh is asked to do, in groups of every size."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,25 @@ def test_only_a_hook_that_waits_for_health_spares_the_warm_up(hooks: Sequence[st
 
 
 @pytest.mark.parametrize(
+    ("hooks", "asked_for", "seconds"),
+    [((), 40, 40), ((), None, 7), (("adf-launch",), 0, 0), (("adf-launch",), None, 7)],
+)
+def test_the_warm_up_of_a_refresh_is_its_own_or_the_groups(
+    hooks: Sequence[str], asked_for: int | None, seconds: int
+) -> None:
+    """A bake that is reckoned from another moment than AWS has, and a canary that nobody judges to its end."""
+    assert preferences.warmup(replace(group(6, *hooks), warmup=7), asked_for) == seconds
+    assert preferences.warmup(replace(group(6, *hooks), grace=9), None) == 9
+
+
+def test_an_old_instance_stays_until_the_load_balancers_know_the_new_one() -> None:
+    """A group of one that answers nobody for a few seconds of each roll."""
+    wishes = Wishes("web")
+    assert preferences.preferences(replace(group(1, "adf-launch"), recognition=15), wishes)["InstanceWarmup"] == 15
+    assert "InstanceWarmup" not in preferences.preferences(replace(group(1), recognition=15), wishes)
+
+
+@pytest.mark.parametrize(
     ("wishes", "says"),
     [
         (Wishes("web", bake=172_801), "a bake of 172801 s is longer than AWS allows: 172800 s, two days"),
@@ -134,9 +154,9 @@ def test_only_a_hook_that_waits_for_health_spares_the_warm_up(hooks: Sequence[st
 )
 def test_what_aws_would_refuse_is_said_before(wishes: Wishes, says: str) -> None:
     """A validation error in AWS's words, when a launch template version was made already."""
-    assert [*preferences.beyond(wishes)] == [says]
+    assert [*preferences.excessive(wishes)] == [says]
 
 
 def test_the_limits_themselves_are_allowed() -> None:
     """A bake over the weekend that is refused for nothing."""
-    assert not [*preferences.beyond(Wishes("web", bake=172_800, alarms=tuple("abcdefghij"), batch=100))]
+    assert not [*preferences.excessive(Wishes("web", bake=172_800, alarms=tuple("abcdefghij"), batch=100))]

@@ -10,17 +10,20 @@ from typing import Any
 import docker
 import pytest
 from fixtures_agent import app, tarball
+from fixtures_operator import Operator
 from test_bad_input import registry
 from web import Answer, Web
 
+from adf_agent import notation
 from adf_agent.deadline import Deadline
 from adf_agent.ops import preflight
-from adf_agent.ops.preflight import Finding
 from adf_agent.ops.rolling import preferences
 from adf_agent.ops.rolling.change import Change
 from adf_agent.ops.rolling.facts import Group, Member, Template
+from adf_agent.ops.rolling.finding import Finding
 from adf_agent.ops.rolling.verified import Verified, verified
 from adf_agent.ops.rolling.wishes import Wishes
+from adf_agent.sandbox.front import AwsFault
 
 OLD, NEW = (f"s3://releases/web/{name}.tar.gz#sha256={digit * 64}" for name, digit in (("v41", "a"), ("v42", "b")))
 WISHES = Wishes("web", url=NEW)
@@ -88,6 +91,16 @@ def test_a_group_without_a_trap_is_not_talked_about() -> None:
             {"template": replace(GROUP.template, image=ALIAS)},
             "refuse",
             f"the AMI of version 7 is the alias {ALIAS}: AWS can't roll back to it",
+        ),
+        (
+            {"mixed": {"LaunchTemplate": {"Overrides": [{"InstanceRequirements": {"VCpuCount": {"Min": 2}}}]}}},
+            "refuse",
+            "web has instance types by their attributes: AWS refuses to roll it to a version",
+        ),
+        (
+            {"unrecognised": "so it is"},
+            "warn",
+            "when its load balancers call an instance healthy is not known: so it is",
         ),
         ({"largest": 10}, "note", "up to 11 instances run at once, above the group's maximum of 10"),
         (
@@ -157,6 +170,16 @@ def test_a_trap_of_the_group_is_named(more: Mapping[str, Any], level: str, sente
 
 
 @pytest.mark.parametrize(
+    ("version", "says"),
+    [("$Latest", "after one that went back it is what failed"), ("$Default", "would undo the roll")],
+)
+def test_what_a_moving_version_would_do_afterwards_is_told(version: str, says: str) -> None:
+    """A group that is given $Latest again, and launches at night what was rolled back by day."""
+    [trap] = found(replace(GROUP, version=version))
+    assert says in trap.hint
+
+
+@pytest.mark.parametrize(
     "more",
     [
         {"suspended": frozenset({"AlarmNotification", "AZRebalance", "ScheduledActions"})},
@@ -214,14 +237,34 @@ def test_rounding_is_foretold(size: int, wishes: Mapping[str, Any], sentences: l
     assert [trap.sentence for trap in traps] == sentences
 
 
-def test_going_back_to_what_most_run_is_no_canary() -> None:
-    """A rollback of a half-done roll whose checkpoint is passed in its first second."""
-    group = replace(GROUP, members=some({"version": 5}, {"version": 5}))
-    traps = found(group, wishes=Wishes("web", version=5, canary="2"))
-    sentence = "2 instances run version 5 already: the checkpoint is passed without a canary"
-    assert [trap.sentence for trap in traps] == [sentence]
-    assert found(group, wishes=Wishes("web", version=5, canary="3")) == []
-    assert found(GROUP, wishes=Wishes("web", version=5)) == []
+@pytest.mark.parametrize(
+    ("change", "members", "level", "sentences"),
+    [
+        (CHANGE, MEMBERS, "", []),
+        (
+            replace(CHANGE, app=""),
+            MEMBERS,
+            "refuse",
+            ["--clean: no ADF_APP is seen in user-data or tags"],
+        ),
+        (replace(CHANGE, release_after="v41"), MEMBERS, "refuse", ["--clean: both releases are named v41"]),
+        (replace(CHANGE, release_before=""), MEMBERS, "refuse", ["--clean: no former release is seen"]),
+        (
+            CHANGE,
+            some({"protected": True}),
+            "warn",
+            ["--clean has to wait for what is not replaced, and gives up: i-0"],
+        ),
+    ],
+)
+def test_a_clean_up_that_can_not_be_is_known_before(
+    change: Change, members: tuple[Member, ...], level: str, sentences: list[str]
+) -> None:
+    """The config of the release that was just rolled out is removed; a command that waits for a quarter of an hour."""
+    traps = found(replace(GROUP, members=members), change, replace(WISHES, clean=True))
+    of_cleaning = [trap for trap in traps if trap.sentence.startswith("--clean")]
+    assert [trap.sentence for trap in of_cleaning] == sentences
+    assert {trap.level for trap in of_cleaning} <= {level}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +308,7 @@ def test_a_refresh_under_way_is_joined_and_not_disturbed() -> None:
     [
         ({}, "refuse", "there is no alarm 5xx here"),
         ({"5xx": "ALARM"}, "refuse", "the alarm 5xx is in ALARM already: the roll would go back at once"),
-        ({"5xx": "INSUFFICIENT_DATA"}, "warn", "the alarm 5xx has no data, and guards nothing until it has"),
+        ({"5xx": "INSUFFICIENT_DATA"}, "refuse", "the alarm 5xx has no data: AWS starts no refresh with it"),
     ],
 )
 def test_an_alarm_that_guards_nothing_is_named(alarms: Mapping[str, str], level: str, sentence: str) -> None:
@@ -386,6 +429,36 @@ def test_what_can_not_be_looked_at_from_here_is_no_bad_release(internet: Web, mo
     assert (down.error, bool(down.unseen)) == ("", True)
     gone = verified("https://releases.example/v2.tar.gz", deadline())
     assert "404" in gone.error
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("token", ["", "secret"])
+def test_what_a_laptop_may_not_see_is_no_bad_release(
+    internet: Web, monkeypatch: pytest.MonkeyPatch, status: int, token: str
+) -> None:
+    """A roll of a private release that is refused to whoever has no token of the fleet's."""
+    monkeypatch.setenv("HTTPS_PROXY", internet.url)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(internet.certificate))
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+    monkeypatch.setenv("GH_TOKEN", token)
+    url = "https://github.com/acme/web/archive/v1.tar.gz"
+    internet.serve(url, Answer(status))
+    found = verified(url, deadline())
+    assert (str(status) in found.error, str(status) in found.unseen) == (bool(token), not token)
+
+
+def test_an_archive_that_others_may_take_is_no_bad_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A roll that is refused for a limit that agent.env raises on the fleet."""
+    monkeypatch.setattr("adf_agent.ops.rolling.verified.Limits", lambda: notation.Limits(members=1))
+    found = verified(file(tmp_path), deadline())
+    assert (found.error, "more than 1 members" in found.unseen) == ("", True)
+
+
+def test_a_bucket_that_a_laptop_may_not_read_is_no_bad_release(operator: Operator) -> None:
+    """A roll that is refused since people may not read what instances may."""
+    operator.cloud.faults = [AwsFault("s3:GET", "AccessDenied", 403)]
+    found = verified("s3://releases/v1.tar.gz", deadline())
+    assert (found.error, "s3:GetObject on releases/v1.tar.gz is denied" in found.unseen) == ("", True)
 
 
 def test_the_plan_says_what_happens_in_which_order() -> None:

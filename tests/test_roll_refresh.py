@@ -55,13 +55,27 @@ def test_all_that_is_described_is_read() -> None:
                 "CheckpointPercentages": [16, 100],
                 "CheckpointDelay": 120,
                 "BakeTime": 60,
+                "InstanceWarmup": 30,
+                "AutoRollback": True,
                 "AlarmSpecification": {"Alarms": ["errors"]},
             },
             DesiredConfiguration={"LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "8"}},
         )
     )
     assert seen == Refresh(
-        "r-1", "InProgress", "Waiting", 16, 5, STARTED.timestamp(), "8", first=16, delay=120, alarms=("errors",)
+        "r-1",
+        "InProgress",
+        "Waiting",
+        16,
+        5,
+        STARTED.timestamp(),
+        template="lt-1",
+        version="8",
+        first=16,
+        delay=120,
+        warmup=30,
+        automatic=True,
+        alarms=("errors",),
     )
 
 
@@ -70,6 +84,8 @@ def test_what_somebody_else_started_is_read_too() -> None:
     assert Refresh.of({"InstanceRefreshId": "r-1", "Status": "Pending"}) == Refresh("r-1", "Pending")
     mixed = {"MixedInstancesPolicy": {"LaunchTemplate": {"LaunchTemplateSpecification": {"Version": "9"}}}}
     assert Refresh.of(described(DesiredConfiguration=mixed)).version == "9"
+    named = Refresh.of(described(DesiredConfiguration={"LaunchTemplate": {"LaunchTemplateName": "web"}}))
+    assert (named.template, named.version) == ("web", "$Default")
 
 
 def test_without_a_checkpoint_the_canary_is_the_group_and_the_bake_is_at_the_end() -> None:
@@ -95,8 +111,8 @@ def test_the_canary_is_over_when_more_than_that_was_replaced(
 ) -> None:
     """A canary that is not judged, as 17 % looks like more than 16 %."""
     assert Refresh("r-1", "InProgress", first=first).canaries(desired) == canaries
-    assert not any(Refresh("r-1", "InProgress", first=first, percentage=each).beyond(desired) for each in within)
-    assert all(Refresh("r-1", "InProgress", first=first, percentage=each).beyond(desired) for each in beyond)
+    seen = [Refresh("r-1", "InProgress", percentage=each) for each in (*within, *beyond)]
+    assert [each.percentage for each in seen if each.beyond(canaries, desired)] == [*beyond]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 
 from adf_agent.fleetrecord import FleetRecord
-from adf_agent.ops.preflight import Finding
 from adf_agent.ops.rolling import events
 from adf_agent.ops.rolling.canary import Instance, Verdict
+from adf_agent.ops.rolling.change import UNKNOWN
 from adf_agent.ops.rolling.events import Event
-from adf_agent.ops.rolling.lookout import Look
+from adf_agent.ops.rolling.facts import Group, Template
+from adf_agent.ops.rolling.finding import Finding
+from adf_agent.ops.rolling.lookout import Look, Roll
 from adf_agent.ops.rolling.refresh import Refresh
 from adf_agent.ops.rolling.screen import Drawing, Lines, Objects, screen
 
@@ -23,7 +25,9 @@ BOOTING = Instance("i-1", "Pending:Wait", record=RECORD)
 FAILED = replace(
     BOOTING, record=replace(RECORD, phase="failed", stage="health", error="exit 7", log_tail="starting\nbye\n")
 )
-LEFT = "shop rolls on without this command: it rolls back by itself where AWS calls it failed"
+BY_ITSELF, NOBODY = "it rolls back by itself where AWS calls it failed", "nothing judges the canary now"
+TO_COME_BACK, TO_UNDO = "  → to come back: adf-roll watch shop", "; to undo it: adf-roll back shop"
+ROLL = Roll(Group("shop", 2, 0, 9, "1", Template("lt-1", "shop", 1)), UNKNOWN, 2, "r-1")
 
 
 def told(former: Look | None, now: Look) -> list[str]:
@@ -89,9 +93,9 @@ EVENTS = [
         {"event": "ended", "status": "RollbackSuccessful", "reason": "an alarm", "percentage": 16, "exit": 1},
     ),
     (
-        events.detached("shop", ["errors"]),
-        f"{LEFT}; alarms guard it: errors\n  → to come back: adf-roll watch shop; to undo it: adf-roll back shop",
-        {"event": "detached", "group": "shop", "alarms": ["errors"]},
+        events.detached(replace(ROLL, alarms=("errors",))),
+        f"shop rolls on without this command; {BY_ITSELF}; alarms guard it: errors\n{TO_COME_BACK}{TO_UNDO}",
+        {"event": "detached", "group": "shop", "alarms": ["errors"], "judged": False},
     ),
     (events.checked("ok\n"), "ok", {"event": "check", "output": "ok\n"}),
 ]
@@ -110,9 +114,23 @@ def test_an_event_is_lines_for_people_and_one_object_for_bots(
     assert json.loads(shown) == members
 
 
-def test_a_roll_that_nothing_guards_is_said_to_be_so() -> None:
-    """A laptop that is closed in the belief that somebody still judges the canary."""
-    assert "nothing judges the canary now" in events.detached("shop", ()).lines
+@pytest.mark.parametrize(
+    ("roll", "seen", "judged", "guards", "undo"),
+    [
+        (ROLL, REFRESH, False, f"; {BY_ITSELF}; {NOBODY}", True),
+        (ROLL, REFRESH, True, f"; {BY_ITSELF}; the canary was judged", True),
+        (replace(ROLL, ours=False, automatic=False), REFRESH, False, "", True),
+        (replace(ROLL, ours=False, automatic=False, reversible=False), REFRESH, False, "", False),
+        (ROLL, replace(REFRESH, status="RollbackInProgress"), False, ": RollbackInProgress", False),
+    ],
+)
+def test_what_guards_a_roll_that_is_left_is_said(
+    roll: Roll, seen: Refresh, guards: str, *, judged: bool, undo: bool
+) -> None:
+    """A laptop that is closed in the belief that somebody still judges the canary, or that AWS takes it back."""
+    first, last = events.detached(roll, seen, judged=judged).lines.split("\n")
+    assert first == f"shop rolls on without this command{guards}"
+    assert last == TO_COME_BACK + (TO_UNDO if undo else "")
 
 
 def test_an_app_can_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,8 +33,12 @@ class Aws:
 
     cloud: Cloud
     machines: list[Simulated] = field(default_factory=list)
+    broken: int = 0  # launches that fail from now on
 
     def launcher(self, instance: Instance) -> Simulated:
+        if self.broken:
+            self.broken -= 1
+            raise OSError("no machine")
         self.machines.append(machine := Simulated(instance))
         return machine
 
@@ -93,7 +97,8 @@ def test_a_group_has_as_many_instances_as_are_desired(aws: Aws) -> None:
 
 def test_an_instance_is_told_what_its_template_version_and_group_say(aws: Aws) -> None:
     """A release that reaches the launch template and no instance."""
-    tags = [{"ResourceType": "instance", "Tags": [{"Key": "ADF_APP", "Value": "web"}]}]
+    own = [{"Key": "ADF_APP", "Value": "web"}, {"Key": "Name", "Value": "the template's, outranked"}]
+    tags = [{"ResourceType": "instance", "Tags": own}]
     aws.template(UserData="UkVMRUFTRV9VUkw9eA==", TagSpecifications=tags)
     aws.cloud.client("ec2").create_launch_template_version(
         LaunchTemplateName="web", SourceVersion="1", LaunchTemplateData={"ImageId": "ami-2"}
@@ -151,6 +156,18 @@ def test_an_unhealthy_instance_is_replaced_unless_its_grace_is_respected(aws: Aw
         assert instance_id in aws.reach("InService", "InService")
     else:
         until(lambda: instance_id not in aws.states() and [*aws.states().values()] == ["InService"], aws.states)
+
+
+def test_a_launch_that_raises_is_one_that_failed(aws: Aws) -> None:
+    """A sandbox that stands still for ever since one container could not be started."""
+    aws.template()
+    aws.broken = 1
+    aws.group(1)
+    (instance_id,) = aws.reach("InService")
+    assert [each.instance.instance_id for each in aws.machines] == [instance_id]
+    aws.autoscaling.set_desired_capacity(AutoScalingGroupName="web", DesiredCapacity=0)
+    aws.reach()
+    until(lambda: aws.machines[0].ended, str)
 
 
 def test_terminate_standby_and_detach_are_taken(aws: Aws) -> None:

@@ -1,6 +1,6 @@
 """Instance Refresh on groups that are played second by second: what it replaces, when it waits, how it ends."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Played:
     second: int = 1
     desired: Any = field(default_factory=lambda: NEW)
     failing: Callable[[Instance], bool] = lambda _: False  # never healthy: the group replaces those in service
-    alarms: Collection[str] = ()
+    alarms: Mapping[str, str] = field(default_factory=dict)  # states by name
 
     def __post_init__(self) -> None:
         self.now = 0.0
@@ -345,11 +345,11 @@ def test_an_alarm_fails_it_or_rolls_it_back(status: str, *, back: bool) -> None:
     group = Played(Preferences(alarms=("errors", "latency"), auto_rollback=back, bake=60))
     if status != "Pending":
         group.run(lambda: group.refresh.status == status and group.new > 0)
-    group.alarms = ("another",)
+    group.alarms = {"another": "ALARM", "errors": "OK"}
     if status == "InProgress":
         group.tick()
         assert group.refresh.status == status
-    group.alarms = ("another", "latency")
+    group.alarms = {"another": "ALARM", "latency": "ALARM"}
     group.tick()
     sentence = "The alarm latency went into the ALARM state."
     if back:
@@ -362,6 +362,22 @@ def test_an_alarm_fails_it_or_rolls_it_back(status: str, *, back: bool) -> None:
         new = group.new
         group.run(lambda: group.now > 100)
         assert group.new == new  # what is new stays
+
+
+@pytest.mark.parametrize("replaced", [0, 2])
+def test_an_alarm_without_data_is_waited_for(replaced: int) -> None:
+    """A roll that stands still for hours on AWS, for a metric that nobody counts at night, and never does here."""
+    group = Played(Preferences(alarms=("errors",), min_healthy=100, max_healthy=110), boot=1)
+    group.run(lambda: group.new == replaced)
+    group.alarms = {"errors": "INSUFFICIENT_DATA"}
+    before = group.launches, group.new
+    began = group.now
+    group.run(lambda: group.now > began + 2 * HOUR)
+    assert (group.launches, group.new, group.refresh.status) == (*before, "InProgress")
+    assert group.refresh.reason == "Waiting for the alarm errors, which has insufficient data."
+    assert len([one for one in group.instances if not one.new and one.live]) >= group.size - replaced
+    group.alarms = {"errors": "OK"}
+    assert (group.ended(), group.new) == ("Successful", group.size)
 
 
 def test_a_rollback_replaces_what_was_deployed_and_counts_down() -> None:

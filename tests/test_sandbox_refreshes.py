@@ -84,7 +84,7 @@ def only(client: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def step(refreshes: Refreshes, groups: Groups, seconds: float = 0, alarms: tuple[str, ...] = ()) -> None:
+def step(refreshes: Refreshes, groups: Groups, seconds: float = 0, alarms: Mapping[str, str] = {}) -> None:
     """What the group's keeper does, *seconds* from now."""
     refresh = refreshes.active("web")
     assert refresh
@@ -99,52 +99,48 @@ def refused(call: Any, **request: Any) -> tuple[str, int, str]:
     return answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Message"]
 
 
+PREFERENCES = {
+    "MinHealthyPercentage": 80,
+    "MaxHealthyPercentage": 120,
+    "InstanceWarmup": 7,
+    "CheckpointPercentages": [50, 100],
+    "CheckpointDelay": 60,
+    "SkipMatching": True,
+    "AutoRollback": True,
+    "ScaleInProtectedInstances": "Ignore",
+    "StandbyInstances": "Terminate",
+    "BakeTime": 5,
+}
+
+
 def test_a_refresh_is_described_as_aws_does(client: Any, refreshes: Refreshes, groups: Groups) -> None:
     """A watcher that breaks on a field that it never got from the sandbox."""
-    name = start(
-        client,
-        MIXED,
-        MinHealthyPercentage=80,
-        MaxHealthyPercentage=120,
-        InstanceWarmup=7,
-        CheckpointPercentages=[50, 100],
-        CheckpointDelay=60,
-        SkipMatching=True,
-        AutoRollback=True,
-        ScaleInProtectedInstances="Ignore",
-        StandbyInstances="Terminate",
-        BakeTime=5,
-    )
-    before = only(client)
-    began = before.pop("StartTime")
-    assert abs(datetime.now(UTC) - began) < timedelta(seconds=5)
-    preferences = {
-        "MinHealthyPercentage": 80,
-        "MaxHealthyPercentage": 120,
-        "InstanceWarmup": 7,
-        "CheckpointPercentages": [50, 100],
-        "CheckpointDelay": 60,
-        "SkipMatching": True,
-        "AutoRollback": True,
-        "ScaleInProtectedInstances": "Ignore",
-        "StandbyInstances": "Terminate",
-        "BakeTime": 5,
-    }
-    assert before == {
+    name = start(client, MIXED, **PREFERENCES)
+    assert only(client) == {
         "InstanceRefreshId": name,
         "AutoScalingGroupName": "web",
-        "Status": "Pending",
-        "Preferences": preferences,
+        "Status": "Pending",  # it has no time of its start yet
+        "Preferences": PREFERENCES,
         "DesiredConfiguration": MIXED,
         "Strategy": "Rolling",
     }
     step(refreshes, groups)
     now = only(client)
     assert (now["Status"], now["PercentageComplete"], now["InstancesToUpdate"]) == ("InProgress", 0, 2)
+    assert abs(datetime.now(UTC) - now["StartTime"]) < timedelta(seconds=5)
     refresh = refreshes.active("web")
     assert refresh
-    refresh.percentage, refresh.reason = 50, "a < b & c"
+    refresh.reason = "a < b & c"
     assert only(client)["StatusReason"] == "a < b & c"
+
+
+def test_a_rollback_is_described_as_aws_does(client: Any, refreshes: Refreshes, groups: Groups) -> None:
+    """A roll that went back, and nobody is told why."""
+    start(client, MIXED, **PREFERENCES)
+    step(refreshes, groups)
+    refresh = refreshes.active("web")
+    assert refresh
+    refresh.percentage, began = 50, only(client)["StartTime"]
     client.rollback_instance_refresh(AutoScalingGroupName="web")
     rolling = only(client)
     back = rolling["RollbackDetails"]

@@ -23,7 +23,7 @@ class Account:
     """One boto3 session; each client is made when it is first asked for. What it can't find is an SettingsError."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
+        self._made: dict[tuple[str, Config], Any] = {}
 
     @property
     def region(self) -> str:
@@ -32,17 +32,18 @@ class Account:
         raise SettingsError("no AWS region is set", hint="Set AWS_REGION, or a region in the profile.")
 
     def client(self, service: str, options: Config = STANDARD) -> Any:
-        if service not in self._made:
+        if (service, options) not in self._made:
             with _finding():
                 if self._session.get_credentials() is None:
                     hint = "Log in (aws sso login, aws configure), or name a profile by AWS_PROFILE."
                     raise SettingsError("there are no AWS credentials", hint=hint)
-                self._made[service] = self._session.client(service, region_name=self.region, config=options)
-        return self._made[service]
+                made = self._session.client(service, region_name=self.region, config=options)
+                self._made[service, options] = made
+        return self._made[service, options]
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str, options: Config = STANDARD) -> Table:
         """The config table *name*."""
-        return Table(name, self.region, self.client("dynamodb"))
+        return Table(name, self.region, self.client("dynamodb", options))
 
     def config(self) -> config.Clients:
         """What a whole config, secrets included, is read with."""

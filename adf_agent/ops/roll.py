@@ -20,10 +20,10 @@ from adf_agent.ops import account, fleet, preflight
 from adf_agent.ops.account import Account
 from adf_agent.ops.app import App
 from adf_agent.ops.configure import cleaning
-from adf_agent.ops.rolling import begin, events, facts, guard, options, preferences, refresh, witnesses
+from adf_agent.ops.rolling import begin, events, facts, former, guard, options, preferences, refresh, witnesses
 from adf_agent.ops.rolling import change as changes
 from adf_agent.ops.rolling.change import Change
-from adf_agent.ops.rolling.errors import DETACHED, FAILED, REFUSED, Refused, Unseen
+from adf_agent.ops.rolling.errors import DETACHED, FAILED, REFUSED, Refused
 from adf_agent.ops.rolling.facts import Group
 from adf_agent.ops.rolling.lookout import PATIENCE, Lookout, Roll
 from adf_agent.ops.rolling.refresh import Refresh
@@ -33,7 +33,7 @@ from adf_agent.ops.rolling.wishes import Wishes
 
 PREPARING_SECONDS = 900.0  # to look at the group and its release, which is downloaded
 LEAVING_SECONDS = 900.0  # for the last of the former release to drain, before its config goes
-RECORDS_SECONDS = 10.0  # to read the fleet records, at each look
+RECORDS_SECONDS = 3.0  # to try to read the fleet records, at each look; with account.BRIEF it takes 10 at most
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -55,18 +55,14 @@ def start(arguments: argparse.Namespace) -> int:
 def back(arguments: argparse.Namespace) -> int:
     """During a roll: the engine's own rollback. After it: a new roll, to the version that the last one came from."""
     clients, name = account.Account(), arguments.group
-    under_way = _latest(clients, name)
-    if under_way and not under_way.ended:
+    last = _latest(clients, name)
+    if last and not last.ended:
         _ask(arguments, f"roll {name} back?")
-        if under_way.forward:
-            guard.roll_back(clients, name)
-        return watch(arguments)
+        if not last.forward or guard.roll_back(clients, name):
+            return _join(clients, screen(as_json=arguments.json), name, refresh.BACK)
+        last = _latest(clients, name)  # it was over before that
     group = _group(clients, name)
-    if not (number := begin.source(group.template)):
-        hint = f"Name what to go to: adf-roll start {name} RELEASE_URL; or --replace, after a roll that was cancelled."
-        raise Refused(f"version {group.template.number} of {name} does not say what was before it", hint=hint)
-    former = facts.template(clients.client("ec2"), group.template.id, str(number))
-    change = changes.between(group.template, former, group.propagated)
+    number, change = former.of(clients.client("ec2"), group, last)
     # It has been in service: its canary need only come up again.
     known = Wishes(name, version=number, bake=0, batch=arguments.batch)
     return _roll(arguments, clients, group, known, change)
@@ -90,17 +86,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 def watch(arguments: argparse.Namespace) -> int:
     """The roll under way, watched to its end; else the end of the last one."""
-    clients, told = account.Account(), screen(as_json=arguments.json)
-    found = _latest(clients, arguments.group)
-    if found is None:
-        raise Refused(f"{arguments.group} was never rolled, or long ago", hint="See adf-roll plan.")
-    if found.ended:
-        return _end(told, found)
-    outlive_output()
-    roll = _joined(clients, arguments.group, found)
-    if not roll.ours:
-        told.tell(events.warning("adf-roll did not start this refresh: it is shown, and not judged"))
-    return _watch(clients, told, roll, "", console.stopping())
+    return _join(account.Account(), screen(as_json=arguments.json), arguments.group)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -112,17 +98,30 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
+def _join(clients: Account, told: Screen, name: str, wanted: str = refresh.DONE) -> int:
+    found = _latest(clients, name)
+    if found is None:
+        raise Refused(f"{name} was never rolled, or long ago", hint="See adf-roll plan.")
+    if found.ended:
+        return _end(told, found, wanted)
+    outlive_output()
+    roll = _joined(clients, name, found)
+    if not roll.ours:
+        told.tell(events.warning("adf-roll did not start this refresh: it is shown, and not judged"))
+    return _watch(clients, told, roll, "", console.stopping(), wanted)
+
+
 def _roll(arguments: argparse.Namespace, clients: Account, group: Group, wishes: Wishes, change: Change) -> int:
     told = screen(as_json=arguments.json)
     if not _passes(clients, told, group, wishes, change):
         return REFUSED
     _ask(arguments, f"roll {group.name}?")
     stop = console.stopping()  # from here on Ctrl-C ends no call half-way
-    roll = begin.begin(clients, group, wishes, change)
     outlive_output()
+    roll = begin.begin(clients, group, wishes, change)
     told.tell(events.started(roll))
     if getattr(arguments, "detach", False):
-        told.tell(events.detached(group.name, roll.alarms))
+        told.tell(events.detached(roll))
         return DETACHED
     code = _watch(clients, told, roll, wishes.check, stop)
     if not code and getattr(arguments, "clean", False):
@@ -166,32 +165,27 @@ def _ask(arguments: argparse.Namespace, question: str) -> None:
 def _joined(clients: Account, name: str, found: Refresh) -> Roll:
     """The roll that *found* is, whoever started it."""
     group = _group(clients, name)
-    new = facts.template(clients.client("ec2"), group.template.id, found.version or str(group.template.number))
-    number, old = begin.source(new), group.template
-    if number:
-        old = facts.template(clients.client("ec2"), group.template.id, str(number))
-    change = changes.between(old, new, group.propagated)
-    return Roll(group, change, new.number, found.id, found.alarms, ours=bool(found.version and number))
+    number, change, ours = former.deployed(clients.client("ec2"), group, found)
+    return Roll(group, change, number, found.id, found.alarms, ours, found.automatic, reversible=bool(found.template))
 
 
-def _watch(clients: Account, told: Screen, roll: Roll, check: str, stop: threading.Event) -> int:
+def _watch(
+    clients: Account, told: Screen, roll: Roll, check: str, stop: threading.Event, wanted: str = refresh.DONE
+) -> int:
     """The exit code, by how the roll or the watch ends. Raises Unseen, or AgentError where the group is gone."""
     watched = Lookout(roll, clients, _records(clients, roll.change))
     try:
         ended, doubt = guard.watch(watched, clients, told, check, Deadline(math.inf, stop))
-        if doubt:
-            told.tell(events.doubtful(roll.group.name, doubt))
-        return _end(told, ended, well=not doubt)
     except Stopped:
-        told.tell(events.detached(roll.group.name, roll.alarms))
         return DETACHED
-    except Unseen:
-        told.tell(events.detached(roll.group.name, roll.alarms))
-        raise
+    if doubt:
+        told.tell(events.doubtful(roll.group.name, doubt))
+    return _end(told, ended, wanted, well=not doubt)
 
 
-def _end(told: Screen, ended: Refresh, *, well: bool = True) -> int:
-    code = 0 if ended.done and well else FAILED
+def _end(told: Screen, ended: Refresh, wanted: str = refresh.DONE, *, well: bool = True) -> int:
+    """Tells how it *ended*; 0 where that is *wanted*."""
+    code = 0 if ended.status == wanted and well else FAILED
     told.tell(events.ended(ended, code))
     return code
 
@@ -199,13 +193,15 @@ def _end(told: Screen, ended: Refresh, *, well: bool = True) -> int:
 def _clean(clients: Account, told: Screen, roll: Roll, stop: threading.Event) -> None:
     """Removes the former release's own config. The roll is done: what stands in the way is a warning."""
     deadline, release = Deadline(LEAVING_SECONDS, stop), roll.change.release_before
-    app = _app(clients, roll.change, deadline)
+    app = App(roll.change.app, clients.table(roll.change.table), clients, deadline)
     try:
         guard.until_left(roll, clients, deadline)
         planned = cleaning.plan(app, release)
         written = [*cleaning.clean(app, release, planned)]
     except AgentError as error:
         told.tell(events.warning(f"nothing was cleaned up: {error.sentence}", error.hint))
+    except Stopped:
+        told.tell(events.warning("stopped before the clean-up", f"adf-config -a {app.name} clean {release}"))
     else:
         told.tell(events.cleaned(release, [*planned], cleaning.undo(app, written)))
 
@@ -214,11 +210,8 @@ def _records(clients: Account, change: Change) -> Callable[[], list[FleetRecord]
     """Reads those of the app; none where there is no app to know of."""
     if not change.app:
         return list
-    return lambda: fleet.records(_app(clients, change, Deadline(RECORDS_SECONDS, threading.Event())))
-
-
-def _app(clients: Account, change: Change, deadline: Deadline) -> App:
-    return App(change.app, clients.table(change.table), clients, deadline)
+    table = clients.table(change.table, account.BRIEF)
+    return lambda: fleet.records(App(change.app, table, clients, Deadline(RECORDS_SECONDS, threading.Event())))
 
 
 def _latest(clients: Account, name: str) -> Refresh | None:
@@ -227,5 +220,4 @@ def _latest(clients: Account, name: str) -> Refresh | None:
 
 
 def _group(clients: Account, name: str) -> Group:
-    readers = facts.Clients(clients.client("autoscaling"), clients.client("ec2"))
-    return Deadline(PATIENCE, threading.Event()).retry(lambda: facts.read(readers, name))
+    return Deadline(PATIENCE, threading.Event()).retry(lambda: facts.read(clients, name))

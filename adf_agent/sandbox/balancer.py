@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.sandbox.front import Call, Handler, Then, success
-from adf_agent.sandbox.haproxy import Haproxy
+from adf_agent.sandbox.haproxy import FALL, RISE, Haproxy
 from adf_agent.sandbox.pool import Pool
 
 TICK = 0.05  # seconds
@@ -57,8 +57,7 @@ class Balancer:
     ) -> Pool:
         """A target group of instances; its `arn` and `url`. The health check wants 200 of *path*.
 
-        Each instance is asked at *target_port*, whichever port it was registered with. *spare* is the address of
-        another instance behind it, which always serves.
+        Each instance is asked at *target_port*, whichever port it was registered with.
         """
         elbv2, (vpc, *_) = self.cloud.client("elbv2"), self.cloud.client("ec2").describe_vpcs()["Vpcs"]
         made = elbv2.create_target_group(
@@ -67,8 +66,27 @@ class Balancer:
         arn = made["TargetGroups"][0]["TargetGroupArn"]
         delay = {"Key": "deregistration_delay.timeout_seconds", "Value": str(ceil(deregistration_delay))}
         elbv2.modify_target_group_attributes(TargetGroupArn=arn, Attributes=[delay])
+        return self.behind(arn, target_port, path, deregistration_delay, interval, settle, spare)
+
+    def behind(
+        self,
+        arn: str,
+        target_port: int,
+        path: str = "/",
+        deregistration_delay: float = 10,
+        interval: float = 0.1,
+        settle: float = 0.5,
+        spare: str = "",
+    ) -> Pool:
+        """Balances to the target group *arn*, whoever made it.
+
+        *spare* is the address of another instance behind it, which always serves.
+        """
+        group = self._backend(elbv2_backends).target_groups[arn]
+        # As haproxy really checks, in whole seconds: the API takes no less than five.
+        group.health_check_interval_seconds, group.healthy_threshold_count = ceil(interval), RISE
+        name, registered = arn.split("/")[-2], partial(self._targets, arn)
         haproxy = self._haproxy(name, target_port, path, interval, spare)
-        registered = partial(self._targets, arn)
         return self._add(arn, Pool(name, arn, self.cloud, haproxy, registered, deregistration_delay, settle))
 
     def classic(
@@ -85,6 +103,10 @@ class Balancer:
         listener = {"Protocol": "HTTP", "LoadBalancerPort": 80, "InstancePort": target_port}
         zones = [self.cloud.imds.instance.zone]
         elb.create_load_balancer(LoadBalancerName=name, Listeners=[listener], AvailabilityZones=zones)
+        check = {"Target": f"HTTP:{target_port}{path}", "Interval": 5, "Timeout": 2}
+        check |= {"HealthyThreshold": RISE, "UnhealthyThreshold": FALL}
+        elb.configure_health_check(LoadBalancerName=name, HealthCheck=check)
+        self._backend(elb_backends).load_balancers[name].health_check.interval = ceil(interval)
         draining = {"ConnectionDraining": {"Enabled": True, "Timeout": ceil(deregistration_delay)}}
         elb.modify_load_balancer_attributes(LoadBalancerName=name, LoadBalancerAttributes=draining)
         haproxy = self._haproxy(f"{name}-classic", target_port, path, interval)

@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 from adf_agent.errors import AgentError
 
 ANSWER_SECONDS = 5.0
+RISE, FALL = 2, 2  # checks in a row
 ADDED, DELETED = "New server registered.", "Server deleted."
 BUSY = "Server still has connections attached to it, cannot remove it."
 # No retries: a request that is lost is to be seen. An fd is a socket that listens already: its port is nobody else's.
@@ -75,7 +76,7 @@ class Haproxy:
         """From now on the server gets requests, as soon as its check has passed. It may be there, and drain."""
         server = f"pool/{name}"
         if name not in self.servers():
-            check = f"check inter {round(self.interval * 1000)}ms rise 2 fall 2"
+            check = f"check inter {round(self.interval * 1000)}ms rise {RISE} fall {FALL}"
             self._rule(f"add server {server} {address}:{self.port} {check}", ADDED)
             self._rule(f"enable health {server}")
         # By way of drain, and from down: leaving maintenance it would count as up until its first check.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+import structlog
 from moto.autoscaling.models import autoscaling_backends
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.ec2.models import ec2_backends
@@ -17,6 +18,7 @@ from adf_agent.sandbox.lifecycle import Lifecycle
 from adf_agent.sandbox.refreshes import Refreshes, View
 
 TICK = 0.05  # seconds
+log = structlog.get_logger()
 
 
 class Keeper:
@@ -70,9 +72,13 @@ class Keeper:
                 self.lock.notify_all()
 
     def _keep(self, name: str, group: Any) -> None:
+        """One tick of a group. What goes wrong in it is tried again at the next, and holds up no other group."""
         if name not in self.kept:
             self.kept[name] = Kept(self.cloud, group, self._launcher, self._addresses.__next__)
-        self.end(*self.kept[name].tick(self.refreshes.active(name), self._alarms()))
+        try:
+            self.end(*self.kept[name].tick(self.refreshes.active(name), self._alarms()))
+        except Exception:
+            log.exception("group.tick_failed", group=name)
 
     def _ended(self, machine: Machine) -> None:
         machine.end()
@@ -81,9 +87,9 @@ class Keeper:
         if found := self._backend(ec2_backends).get_instance_by_id(instance_id):
             found.terminate()
 
-    def _alarms(self) -> set[str]:
-        alarms = self._backend(cloudwatch_backends).alarms.values()
-        return {alarm.name for alarm in alarms if alarm.state_value == "ALARM"}
+    def _alarms(self) -> dict[str, str]:
+        """Their states, by name."""
+        return {alarm.name: alarm.state_value for alarm in self._backend(cloudwatch_backends).alarms.values()}
 
     def _view(self, name: str) -> View | None:
         kept = self.kept.get(name)

@@ -1,7 +1,7 @@
 """One Auto Scaling group that is really kept: as many instances as are desired, all of them well, or being replaced."""
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -41,8 +41,11 @@ class Kept:
         self._failed: set[str] = set()  # launches that came to nothing
         self._failures, self._earliest = 0, 0.0  # of these, those in a row; when the next one may be
 
-    def tick(self, refresh: Refresh | None, alarms: Collection[str]) -> list[Machine]:
-        """What is due now; the machines whose instances have left the group since, to be ended."""
+    def tick(self, refresh: Refresh | None, alarms: Mapping[str, str]) -> list[Machine]:
+        """What is due now; the machines whose instances have left the group since, to be ended.
+
+        Raises what the launcher raises: that launch has failed, and the next one waits.
+        """
         for life in [*self.lives.values()]:
             life.advance()
             self._count(life)
@@ -84,10 +87,7 @@ class Kept:
     def empty(self) -> list[Machine]:
         """Every machine, as the group is deleted by force: no hook waits any more."""
         for life in self.lives.values():
-            life.member.heads_for("Terminated")
-            life.member.deregister()
-            if life.member.made in self.group.instance_states:
-                life.member.leave()
+            self._remove(life)
         self.lives.clear()
         machines = [*self.machines.values()]
         self.machines.clear()
@@ -139,9 +139,22 @@ class Kept:
         state, instance = launch(self.group, configuration, self._address())
         self.cloud.addresses[instance.instance_id] = instance.private_ip
         life = Lifecycle(Member(self.cloud, instance, state), lambda: None)
-        self.lives[instance.instance_id] = life
         life.launch()
-        self.machines[instance.instance_id] = self._launcher(instance)
+        try:
+            self.machines[instance.instance_id] = self._launcher(instance)
+        except BaseException:
+            del self.cloud.addresses[instance.instance_id]
+            self._remove(life)
+            self._postpone()
+            raise
+        self.lives[instance.instance_id] = life
+
+    def _remove(self, life: Lifecycle) -> None:
+        """Out of the group and its load balancers at once."""
+        life.member.heads_for("Terminated")
+        life.member.deregister()
+        if life.member.made in self.group.instance_states:
+            life.member.leave()
 
     def _gone(self) -> Iterator[Machine]:
         for instance_id, life in [*self.lives.items()]:
@@ -160,8 +173,11 @@ class Kept:
             self._failures, self._earliest = 0, 0.0
         elif life.leaving and not served and life.member.id not in self._failed:
             self._failed.add(life.member.id)
-            self._failures += 1
-            self._earliest = time.monotonic() + min(LONGEST_PAUSE, 2.0**self._failures)
+            self._postpone()
+
+    def _postpone(self) -> None:
+        self._failures += 1
+        self._earliest = time.monotonic() + min(LONGEST_PAUSE, 2.0**self._failures)
 
     def _save(self, configuration: Configuration) -> None:
         """After a refresh that succeeded the group has its configuration.

@@ -55,7 +55,8 @@ def version(configuration: Configuration, account: str, region: str) -> Any:
 def launch(group: Any, configuration: Configuration, address: str) -> tuple[Launched, Instance]:
     """One more instance of moto's *group*, Pending, with *address*, and what its metadata service says."""
     made_from = version(configuration, group.account_id, group.region)
-    tags = {**group.get_propagated_tags(), **made_from.instance_tags, ASG_NAME_TAG: group.name}
+    # The group's win: https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-tagging.html
+    tags = {**made_from.instance_tags, **group.get_propagated_tags(), ASG_NAME_TAG: group.name}
     kind, zone = made_from.instance_type or "t3.micro", group.availability_zones[0]
     reservation = group.ec2_backend.run_instances(
         made_from.image_id,

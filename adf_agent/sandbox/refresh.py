@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/autoscaling/ec2/userguide/instance-refresh-overview.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,14 +70,18 @@ class Refresh:
         """The configuration of whatever the group launches now, for a scale-out as well."""
         return self.deploys if self.forward else self.saved
 
-    def step(self, seen: Sequence[Seen], desired: int, alarms: Collection[str], now: float) -> Step:
-        """To be called often. *desired* is the group's capacity, *alarms* are the names of those in ALARM."""
+    def step(self, seen: Sequence[Seen], desired: int, alarms: Mapping[str, str], now: float) -> Step:
+        """To be called often. *desired* is the group's capacity, *alarms* are the states of all there are, by name."""
         if self._before is None:
             self._before, self._moved = frozenset(one.id for one in seen), now
         if self.status == "Pending":
             self.status = "InProgress"
-        if self.forward and (firing := sorted({*alarms} & {*self.preferences.alarms})):
+        states = {name: alarms.get(name) for name in sorted(self.preferences.alarms) if self.forward}
+        if firing := [name for name, state in states.items() if state == "ALARM"]:
             self.fail(now, f"The alarm {firing[0]} went into the ALARM state.")
+        blind = [name for name, state in states.items() if state == "INSUFFICIENT_DATA"]
+        if blind and self.status == "InProgress":
+            return self._pause(seen, desired, now, blind[0])
         if self.status == "Baking" and self._waited(self.preferences.bake, now):
             self._end("Successful", now)
         if self.status == "Cancelling" and not any(one.leaving or one.state.startswith("Pending") for one in seen):
@@ -85,6 +89,14 @@ class Refresh:
         if self.status in {"InProgress", "RollbackInProgress"}:
             return self._replace(seen, desired, now)
         return Step(desired)
+
+    def _pause(self, seen: Sequence[Seen], desired: int, now: float, alarm: str) -> Step:
+        """Nothing is replaced as long as an alarm has no data.
+
+        https://docs.aws.amazon.com/autoscaling/ec2/userguide/instance-refresh-rollback.html
+        """
+        self.reason, self._moved = f"Waiting for the alarm {alarm}, which has insufficient data.", now
+        return Step(max(desired, sum(not (one.leaving or one.standby) for one in seen)))
 
     def cancel(self, now: float, *, wait: bool = True) -> None:
         """No more replacements; what is new stays. *wait* for those under way.

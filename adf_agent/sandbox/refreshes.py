@@ -216,7 +216,7 @@ def described(refresh: Refresh, moment: Callable[[float], str]) -> dict[str, Any
         "AutoScalingGroupName": refresh.group,
         "Status": refresh.status,
         "StatusReason": refresh.reason or None,
-        "StartTime": moment(refresh.started),
+        "StartTime": moment(refresh.started) if started else None,
         "EndTime": None if refresh.ended is None else moment(refresh.ended),
         "PercentageComplete": refresh.percentage if started else None,
         "InstancesToUpdate": refresh.to_update if started else None,

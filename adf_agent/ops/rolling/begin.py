@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from adf_agent import aws
 from adf_agent.deadline import Deadline
-from adf_agent.ops.rolling import preferences, refresh
+from adf_agent.errors import AgentError
+from adf_agent.ops.rolling import change as changes
+from adf_agent.ops.rolling import facts, preferences, refresh
 from adf_agent.ops.rolling.change import Change
 from adf_agent.ops.rolling.errors import Refused, Unseen
 from adf_agent.ops.rolling.facts import Group, Template
@@ -22,13 +24,17 @@ T = TypeVar("T")
 
 
 def source(template: Template) -> int:
-    """The number of the version that a roll to *template* came from; 0 where it is not one of ours."""
+    """The number of the version that a roll to *template* came from, a smaller one; 0 where it is not one of ours."""
     form = re.fullmatch(r"adf-roll: .*, from version (\d+)", template.description)
-    return int(form[1]) if form else 0
+    number = int(form[1]) if form else 0
+    return number if number < template.number else 0
 
 
 def begin(clients: Clients, group: Group, wishes: Wishes, change: Change) -> Roll:
-    """Raises Refused where it did not start and nothing is changed, Unseen where that can't be known."""
+    """Raises Refused where it did not start and nothing is changed, Unseen where that can't be known.
+
+    AgentError where it did not start, and something of it is left.
+    """
     autoscaling, ec2 = clients.client("autoscaling"), clients.client("ec2")
     if group.version.startswith("$"):
         _pin(autoscaling, group, str(group.template.number))
@@ -37,8 +43,9 @@ def begin(clients: Clients, group: Group, wishes: Wishes, change: Change) -> Rol
         version = _new_version(ec2, group, wishes, change)
         refresh_id = _start(autoscaling, group, wishes, version)
     except Refused as error:
-        left = _take_back(autoscaling, ec2, group, version)
-        raise Refused(f"{error.sentence}; {left}", hint=error.hint) from error
+        if left := _take_back(autoscaling, ec2, group, version):
+            raise AgentError(f"{error.sentence}; {left}", hint=error.hint) from error
+        raise Refused(f"{error.sentence}; nothing of it is left", hint=error.hint) from error
     return Roll(group, change, version, refresh_id, wishes.alarms)
 
 
@@ -58,16 +65,50 @@ def _new_version(ec2: Any, group: Group, wishes: Wishes, change: Change) -> int:
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateLaunchTemplateVersion.html
     """
     number, template = group.template.number, group.template.id
+    description = DESCRIPTION.format(change.release_after or change.image_after, number)
     request = {
         "LaunchTemplateId": template,
         "SourceVersion": str(wishes.version or number),
         # Without a member it would not be sent at all, and it is required.
         "LaunchTemplateData": {**change.data} or {"ImageId": change.image_after},
-        "VersionDescription": DESCRIPTION.format(change.release_after or change.image_after, number),
+        "VersionDescription": description,
         "ClientToken": str(uuid.uuid4()),  # tried again, it makes no second one
     }
-    answer = _asked("ec2:CreateLaunchTemplateVersion", template, lambda: ec2.create_launch_template_version(**request))
+    try:
+        answer = _asked(
+            "ec2:CreateLaunchTemplateVersion", template, lambda: ec2.create_launch_template_version(**request)
+        )
+    except Refused as error:
+        if error.transient and (found := _made(ec2, group, change, description)):
+            return found  # the answer alone was lost
+        raise
     return int(answer["LaunchTemplateVersion"]["VersionNumber"])
+
+
+def _made(ec2: Any, group: Group, change: Change, description: str) -> int:
+    """The number of a version made for *change* since, 0 where there is none. Raises Unseen.
+
+    One that an earlier try has left is as good, if it holds the same.
+    """
+    id_, number = group.template.id, group.template.number
+    try:
+        made = _patient().retry(lambda: facts.templates(ec2, id_, MinVersion=str(number + 1)))
+        same = [each for each in made if each.description == description and _holds(each, group, change)]
+    except Refused as error:
+        hint = f"Nothing rolls, and {group.name} stays on version {number}. Look for a version of {id_} described as"
+        hint += f" {description!r}: remove it, or start again."
+        raise Unseen(f"nobody knows whether a template version was made: {error.sentence}", hint=hint) from error
+    return max((each.number for each in same), default=0)
+
+
+def _holds(template: Template, group: Group, change: Change) -> bool:
+    """Whether it brings what *change* does."""
+    found = changes.between(group.template, template, group.propagated)
+    return (found.url_after, found.release_after, found.image_after) == (
+        change.url_after,
+        change.release_after,
+        change.image_after,
+    )
 
 
 def _start(autoscaling: Any, group: Group, wishes: Wishes, version: int) -> str:
@@ -104,7 +145,7 @@ def _started(autoscaling: Any, group: Group, version: int) -> str:
 
 
 def _take_back(autoscaling: Any, ec2: Any, group: Group, version: int) -> str:
-    """Removes *version*, if it is one, and then the pin. What came of it, in words."""
+    """Removes *version*, if it is one, and then the pin. What is left, in words; "" for nothing."""
     try:
         if version:
             _delete(ec2, group.template.id, str(version))
@@ -115,7 +156,7 @@ def _take_back(autoscaling: Any, ec2: Any, group: Group, version: int) -> str:
             _pin(autoscaling, group, group.version)
     except Refused as error:
         return f"and what was made for it could not be taken back: {error.sentence}"
-    return "nothing of it is left"
+    return ""
 
 
 def _delete(ec2: Any, template: str, version: str) -> None:

@@ -15,8 +15,9 @@ TOO_MANY, SHARE = 2, 10  # failures of the rest: two at least, and more than a t
 class Instance:
     """A new one, as it was last seen. *state* is its lifecycle state, GONE once it is not in the group any more.
 
-    *served*: it has been InService. *well*: it was healthy there once, by a load balancer or its own record; *balancer*
-    is what a load balancer holds against it, "" for nothing. *record* is None where it has kept none.
+    *served*: it has been InService. *well*: it was healthy there once, by a load balancer or its own record, for which
+    its app has answered. *balancer* is what a load balancer holds against it, "" for nothing. *record* is None where it
+    has kept none.
     """
 
     id: str

@@ -36,6 +36,15 @@ class Change:
     table: str
     data: Mapping[str, Any]
 
+    @property
+    def differs(self) -> bool:
+        """Whether there is one: not for a mere replacement."""
+        before = self.url_before, self.release_before, self.image_before
+        return before != (self.url_after, self.release_after, self.image_after)
+
+
+UNKNOWN = Change("", "", "", "", "", "", "", "", {})
+
 
 def of(template: Template, propagated: Mapping[str, str], wishes: Wishes) -> Change:
     """What *wishes* make of *template*, where *propagated* are the tags that instances get of the group.

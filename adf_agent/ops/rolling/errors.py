@@ -6,7 +6,7 @@ FAILED, REFUSED, DETACHED = 1, 3, 4
 
 
 class Refused(AgentError):  # noqa: N818  not a fault: an answer
-    """It must not, or can't, start; or there is nothing to look at. Nothing was changed, or it was taken back."""
+    """It must not, or can't, start; or there is nothing to see. Nothing was changed, or all was taken back."""
 
     @property
     def exit_code(self) -> int:
@@ -20,7 +20,7 @@ def no_group(name: str) -> Refused:
 
 
 class Unseen(AgentError):  # noqa: N818  likewise
-    """The roll goes on inside AWS, and can't be watched from here any more."""
+    """The roll goes on inside AWS, or may do so, and can't be seen from here any more."""
 
     @property
     def exit_code(self) -> int:

@@ -1,11 +1,11 @@
 """What is told of a roll: events, for people a few lines each, for bots an object."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from adf_agent.ops.preflight import Finding
 from adf_agent.ops.rolling.canary import Instance, Verdict, failing
+from adf_agent.ops.rolling.finding import Finding
 from adf_agent.ops.rolling.lookout import Look, Roll
 from adf_agent.ops.rolling.refresh import Refresh
 
@@ -129,12 +129,21 @@ def ended(refresh: Refresh, code: int) -> Event:
     return Event("ended", facts, f"{refresh.status}{why}")
 
 
-def detached(group: str, alarms: Collection[str]) -> Event:
-    """What still guards a roll that nobody watches any more."""
-    guards = f"alarms guard it: {', '.join(alarms)}" if alarms else "nothing judges the canary now"
-    lines = f"{group} rolls on without this command: it rolls back by itself where AWS calls it failed; {guards}"
-    back = f"to come back: adf-roll watch {group}; to undo it: adf-roll back {group}"
-    return Event("detached", {"group": group, "alarms": [*alarms]}, f"{lines}\n  → {back}")
+def detached(roll: Roll, seen: Refresh | None = None, *, judged: bool = False) -> Event:
+    """What guards a roll that nobody watches any more, as it was last *seen*; *judged*: its canary was, to the end."""
+    group, alarms = roll.group.name, roll.alarms
+    known = {
+        "it rolls back by itself where AWS calls it failed": roll.automatic,
+        f"alarms guard it: {', '.join(alarms)}": alarms,
+        "the canary was judged": judged,
+        "nothing judges the canary now": roll.ours and not (alarms or judged),
+    }
+    guards = "".join(f"; {each}" for each, true in known.items() if true)
+    undo = f"; to undo it: adf-roll back {group}" if roll.reversible else ""
+    if seen and not seen.forward:
+        guards, undo = f": {seen.status}", ""
+    lines = f"{group} rolls on without this command{guards}\n  → to come back: adf-roll watch {group}{undo}"
+    return Event("detached", {"group": group, "alarms": [*alarms], "judged": judged}, lines)
 
 
 def _facts(seen: Instance) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from adf_agent import aws
 from adf_agent.group import TRANSITIONS, Kind
+from adf_agent.ops.rolling import witnesses
 from adf_agent.ops.rolling.errors import Refused, no_group
+from adf_agent.ops.rolling.witnesses import Clients
 
 Described = Mapping[str, Any]  # a group, as it is described
 
@@ -19,13 +21,6 @@ class AutoScaling(Protocol):
 
 class Ec2(Protocol):
     def describe_launch_template_versions(self, **request: Any) -> Any: ...
-
-
-class Clients(NamedTuple):
-    """What a group is read with."""
-
-    autoscaling: AutoScaling
-    ec2: Ec2
 
 
 @dataclass(frozen=True)
@@ -73,6 +68,8 @@ class Group:
     terminate_hooks: tuple[str, ...] = ()
     target_groups: tuple[str, ...] = ()  # ARNs
     load_balancers: tuple[str, ...] = ()  # names of classic ones
+    recognition: int = 0  # seconds until all of these have called a new instance healthy …
+    unrecognised: str = ""  # … and why nobody knows how many
     suspended: frozenset[str] = frozenset()  # processes: "Launch", "Terminate" …
     grace: int = 300  # the health check grace period, seconds
     health_check: str = "EC2"
@@ -89,10 +86,13 @@ def read(clients: Clients, name: str) -> Group:
     A launch template without a version means its default one.
     https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LaunchTemplateSpecification.html
     """
-    described = _described(clients.autoscaling, name)
+    autoscaling = clients.client("autoscaling")
+    described = _described(autoscaling, name)
     launched = _launched(described)
     version = launched.get("Version", "$Default")
-    hooks = _hooks(clients.autoscaling, name)
+    hooks = _hooks(autoscaling, name)
+    places = tuple(described.get("TargetGroupARNs", ())), tuple(described.get("LoadBalancerNames", ()))
+    recognition, unrecognised = _recognition(clients, *places)
     policy = described.get("InstanceMaintenancePolicy", {})
     percentages = policy.get("MinHealthyPercentage", -1), policy.get("MaxHealthyPercentage", -1)
     return Group(
@@ -101,13 +101,15 @@ def read(clients: Clients, name: str) -> Group:
         smallest=described["MinSize"],
         largest=described["MaxSize"],
         version=version,
-        template=template(clients.ec2, launched["LaunchTemplateId"], version),
+        template=template(clients.client("ec2"), launched["LaunchTemplateId"], version),
         members=_members(described),
         mixed=described.get("MixedInstancesPolicy"),
         launch_hooks=hooks["launch"],
         terminate_hooks=hooks["terminate"],
-        target_groups=tuple(described.get("TargetGroupARNs", ())),
-        load_balancers=tuple(described.get("LoadBalancerNames", ())),
+        target_groups=places[0],
+        load_balancers=places[1],
+        recognition=recognition,
+        unrecognised=unrecognised,
         suspended=frozenset(each["ProcessName"] for each in described.get("SuspendedProcesses", ())),
         grace=described.get("HealthCheckGracePeriod", 0),
         health_check=described.get("HealthCheckType", "EC2"),
@@ -130,10 +132,19 @@ def template(ec2: Ec2, template_id: str, version: str) -> Template:
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeLaunchTemplateVersions.html
     """
-    resource = f"version {version} of launch template {template_id}"
+    [found] = templates(ec2, template_id, Versions=[version])
+    return found
+
+
+def templates(ec2: Ec2, template_id: str, **which: Any) -> list[Template]:
+    """Those versions of a launch template, the first page of them: 200. Raises Refused."""
+    resource = " ".join(("version", *which.get("Versions", ()), f"of launch template {template_id}"))
     with aws.asking(Refused, "ec2:DescribeLaunchTemplateVersions", resource):
-        answer = ec2.describe_launch_template_versions(LaunchTemplateId=template_id, Versions=[version])
-    [found] = answer["LaunchTemplateVersions"]
+        answer = ec2.describe_launch_template_versions(LaunchTemplateId=template_id, **which)
+    return [_template(template_id, each) for each in answer["LaunchTemplateVersions"]]
+
+
+def _template(template_id: str, found: Mapping[str, Any]) -> Template:
     data = found["LaunchTemplateData"]
     specifications = data.get("TagSpecifications", ())
     return Template(
@@ -172,6 +183,16 @@ def _launched(described: Described) -> Mapping[str, str]:
         hint = "Let its overrides do without: one launch template for all instance types."
         raise Refused(f"{name} has another launch template for {types}: a release would not reach them", hint=hint)
     return launched
+
+
+def _recognition(clients: Clients, *places: tuple[str, ...]) -> tuple[int, str]:
+    """The seconds, and why they are not known: a roll can do without, as it is warned."""
+    try:
+        return witnesses.recognition(clients, *places), ""
+    except Refused as error:
+        if error.transient:
+            raise
+        return 0, error.sentence
 
 
 def _hooks(client: AutoScaling, name: str) -> Mapping[Kind, tuple[str, ...]]:

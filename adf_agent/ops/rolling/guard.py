@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from adf_agent import aws
 from adf_agent.deadline import Deadline
+from adf_agent.errors import Stopped
 from adf_agent.ops.rolling import canary, check, events, facts, refresh
 from adf_agent.ops.rolling.canary import Verdict
 from adf_agent.ops.rolling.check import Check
@@ -34,7 +35,7 @@ class Trial:
         if self._since is None and canary.in_service(look.canaries, look.expected):
             self._since = self._clock()
             self._check.start(check.told([each.id for each in look.canaries], self._release))
-        late = look.beyond or self._is_late(look.refresh) or self._is_missed(look)
+        late = look.beyond or self._is_late(look) or self._is_missed(look)
         found = self._judged(look, late=late)
         if late and not found:
             self._told = True
@@ -42,6 +43,11 @@ class Trial:
             witnessed = praised or look.refresh.alarms or self._check.result() == "passed"
             self._screen.tell(events.judged(None) if witnessed else events.unjudged())
         return found
+
+    @property
+    def over(self) -> bool:
+        """Whether the canary was judged to the end, and is let be."""
+        return self._told
 
     def doubt(self, look: Look) -> str:
         """What is wrong with a roll that is done, "" for nothing: it was over before a look at which it went back."""
@@ -59,39 +65,51 @@ class Trial:
         """Whether there is a check, and the canary came and was joined by others between two looks."""
         return self._check.result() != "none" and not look.canaries and len(look.instances) > look.expected
 
-    def _is_late(self, seen: Refresh) -> bool:
+    def _is_late(self, look: Look) -> bool:
         """Whether the bake is over, but for the time that it takes to look and to pull the cord.
 
-        AWS counts it from when the canary has warmed up, which is not before it is in service.
+        AWS counts it from when the canary has warmed up, and that from when it is in service.
         """
-        spare = min(2 * POLL_SECONDS, seen.delay / 2)
-        return self._since is not None and self._clock() - self._since >= seen.delay - spare
+        delay = look.refresh.delay
+        spare = min(2 * POLL_SECONDS, delay / 2)
+        return self._since is not None and self._clock() - self._since >= look.warmup + delay - spare
 
 
 def watch(lookout: Lookout, clients: Clients, screen: Screen, command: str, deadline: Deadline) -> tuple[Refresh, str]:
     """The refresh as it ended, and what is wrong with it though it is done. *command* is --check's, "" for none.
 
-    Raises Unseen where it can't be seen any more, AgentError where the group is gone, Stopped at the stop event.
+    Raises Unseen where it can't be seen any more, Stopped at the stop event, and tells in both cases what guards it
+    then; AgentError where the group is gone.
     """
-    roll, former, reason = lookout.roll, None, ""
     with Check(command) as check_of_ours, screen.live():
-        trial = Trial(roll.change.release_after, check_of_ours, screen)
-        while True:
-            look = lookout.look(deadline)
-            for event in events.news(former, look):
-                screen.tell(event)
-            screen.show(look)
-            if look.refresh.ended:
-                # To AWS, somebody asked for the rollback.
-                ended = replace(look.refresh, rollback=reason or look.refresh.rollback)
-                return ended, (reason or trial.doubt(look)) if ended.done else ""
-            if roll.ours and look.refresh.forward and not reason and (verdict := trial.verdict(look)):
-                screen.tell(events.judged(verdict))
-                if roll_back(clients, roll.group.name):
-                    screen.tell(events.rollback(roll.group.name))
-                reason = verdict.reason
-            former = look
-            deadline.wait(POLL_SECONDS)
+        trial = Trial(lookout.roll.change.release_after, check_of_ours, screen)
+        try:
+            return _watched(lookout, clients, screen, trial, deadline)
+        except (Stopped, Unseen):
+            screen.tell(events.detached(lookout.roll, lookout.seen, judged=trial.over))
+            raise
+
+
+def _watched(
+    lookout: Lookout, clients: Clients, screen: Screen, trial: Trial, deadline: Deadline
+) -> tuple[Refresh, str]:
+    roll, former, reason = lookout.roll, None, ""
+    while True:
+        look = lookout.look(deadline)
+        for event in events.news(former, look):
+            screen.tell(event)
+        screen.show(look)
+        if look.refresh.ended:
+            # To AWS, somebody asked for the rollback.
+            ended = replace(look.refresh, rollback=reason or look.refresh.rollback)
+            return ended, (reason or trial.doubt(look)) if ended.done else ""
+        if roll.ours and look.refresh.forward and not reason and (verdict := trial.verdict(look)):
+            screen.tell(events.judged(verdict))
+            if roll_back(clients, roll.group.name):
+                screen.tell(events.rollback(roll.group.name))
+            reason = verdict.reason
+        former = look
+        deadline.wait(POLL_SECONDS)
 
 
 def until_left(roll: Roll, clients: Clients, deadline: Deadline) -> None:
@@ -120,7 +138,7 @@ def roll_back(clients: Clients, group: str) -> bool:
     try:
         return Deadline(PATIENCE, threading.Event()).retry(ask)  # a Ctrl-C waits: the canary has failed
     except Unseen as error:
-        if _goes_back(clients, group):  # the engine was quicker, as an alarm tells it too
+        if _goes_back(clients, group):  # the answer was lost; or the engine was quicker, as an alarm tells it too
             return True
         hint = f"It goes on! Cancel it: aws autoscaling cancel-instance-refresh --auto-scaling-group-name {group}"
         raise Unseen(f"the rollback was not taken: {error.sentence}", hint=hint) from error
@@ -131,4 +149,4 @@ def _goes_back(clients: Clients, group: str) -> bool:
         found = refresh.latest(clients.client("autoscaling"), group)
     except Refused:
         return False
-    return found is not None and not found.forward
+    return found is not None and found.status.startswith("Rollback")

@@ -40,6 +40,7 @@ def wishes(arguments: argparse.Namespace) -> "Wishes":
         bake=arguments.bake,
         check=arguments.check,
         alarms=tuple(dict.fromkeys(arguments.alarm)),
+        clean=getattr(arguments, "clean", False),
         batch=arguments.batch,
     )
 
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     text = (
         "A release onto an Auto Scaling group: a canary first, then the rest. EC2 Auto Scaling's own instance refresh "
         "does it, and goes on when this ends. Exit codes: 0 done, 1 rolled back or failed, 2 usage, 3 refused, "
-        "4 detached or under way."
+        "4 detached or under way; `back` ends 0 where it went back."
     )
     parser = argparse.ArgumentParser(prog="adf-roll", description=text, formatter_class=Layout)
     parser.add_argument("--version", action="version", version=f"adf-roll {__version__}")

@@ -3,13 +3,13 @@
 https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_RefreshPreferences.html
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from adf_agent import mask
+from adf_agent.ops.rolling import refresh
 from adf_agent.ops.rolling.change import Change
 from adf_agent.ops.rolling.facts import Group
 from adf_agent.ops.rolling.wishes import Wishes
@@ -25,7 +25,7 @@ def asked(wish: str, desired: int) -> int:
     form = re.fullmatch(r"(\d+)(%?)", wish, re.ASCII)
     if form is None or not int(form[1]) or (form[2] and int(form[1]) > WHOLE):
         raise ValueError(f"{wish!r} is no canary: write a number of instances, or a percentage of the group: 10%")
-    return min(desired, _least(int(form[1]), desired) if form[2] else int(form[1]))
+    return min(desired, refresh.least(int(form[1]), desired) if form[2] else int(form[1]))
 
 
 def canaries(wish: str, desired: int) -> int:
@@ -34,7 +34,7 @@ def canaries(wish: str, desired: int) -> int:
     It is what was *asked*, but above 100 instances, where a whole percentage can't be any number of them.
     """
     number = asked(wish, desired)
-    return min(desired, _least(checkpoint(number, desired), desired)) if number else 0
+    return min(desired, refresh.least(checkpoint(number, desired), desired)) if number else 0
 
 
 def checkpoint(canaries: int, desired: int) -> int:
@@ -58,7 +58,7 @@ def batches(desired: int, canaries: int, batch: int) -> list[int]:
     return [min(most, part - done) for part in parts for done in range(0, part, most)]
 
 
-def held(group: Group) -> bool:
+def hooked(group: Group) -> bool:
     """Whether a launch hook that the agent completes keeps an instance out of service until it is healthy.
 
     The agent takes the group's only hook too; which of several it takes may be set where it can't be seen from here.
@@ -72,7 +72,7 @@ def preferences(group: Group, wishes: Wishes) -> dict[str, Any]:
     Instances that are protected from scale-in or in Standby are let alone: somebody needs them, and to wait for them,
     the default, fails the refresh after an hour. Where the canary is the whole group there is no checkpoint to wait
     at: the end is baked, which a refresh can still be rolled back from; so it is where alarms watch, as the last
-    instances are not seen at any checkpoint. *wishes* is within the limits, see `beyond`.
+    instances are not seen at any checkpoint. *wishes* is within the limits, see `excessive`.
     """
     number = canaries(wishes.canary, group.desired)
     whole = number == group.desired
@@ -91,12 +91,22 @@ def preferences(group: Group, wishes: Wishes) -> dict[str, Any]:
         asked_for["BakeTime"] = wishes.bake
     if wishes.alarms:
         asked_for["AlarmSpecification"] = {"Alarms": [*wishes.alarms]}
-    if held(group):
-        asked_for["InstanceWarmup"] = 0  # it is healthy when its hook is completed
+    if hooked(group):  # it is healthy when its hook is completed, and has to be to the load balancers, too
+        asked_for["InstanceWarmup"] = group.recognition
     return asked_for
 
 
-def beyond(wishes: Wishes) -> Iterator[str]:
+def warmup(group: Group, asked_for: int | None) -> int:
+    """The seconds that come between a new instance's InService and all else, by what a refresh of *group* asks for.
+
+    https://docs.aws.amazon.com/autoscaling/ec2/userguide/understand-instance-refresh-default-values.html
+    """
+    if asked_for is not None:
+        return asked_for
+    return group.grace if group.warmup is None else group.warmup
+
+
+def excessive(wishes: Wishes) -> Iterator[str]:
     """What AWS would refuse of *wishes*, a sentence each."""
     if wishes.bake > LONGEST_DELAY:
         yield f"a bake of {wishes.bake} s is longer than AWS allows: {LONGEST_DELAY} s, two days"
@@ -157,7 +167,7 @@ def plan(group: Group, change: Change, wishes: Wishes, boot_seconds: float | Non
     number = canaries(wishes.canary, group.desired)
     steps = tuple(batches(group.desired, number, wishes.batch))
     asked = preferences(group, wishes)
-    warmup = asked.get("InstanceWarmup", group.grace if group.warmup is None else group.warmup)
+    step_seconds = warmup(group, asked.get("InstanceWarmup"))
     bakes = asked.get("CheckpointDelay", 0) + asked.get("BakeTime", 0)
     pairs = {
         "RELEASE_URL": (mask.urls(change.url_before), mask.urls(change.url_after)),
@@ -176,13 +186,9 @@ def plan(group: Group, change: Change, wishes: Wishes, boot_seconds: float | Non
         batches=steps,
         bake=wishes.bake,
         baked="BakeTime" in asked,
-        seconds=None if boot_seconds is None else len(steps) * (boot_seconds + warmup) + bakes,
+        seconds=None if boot_seconds is None else len(steps) * (boot_seconds + step_seconds) + bakes,
     )
 
 
 def _minutes(seconds: float) -> str:
     return f"{round(seconds)} s" if seconds < 120 else f"{round(seconds / 60)} minutes"  # noqa: PLR2004
-
-
-def _least(percentage: int, desired: int) -> int:
-    return math.ceil(desired * percentage / WHOLE)

@@ -12,10 +12,9 @@ from adf_agent import aws
 from adf_agent.errors import AgentError
 from adf_agent.ops.rolling.errors import Refused, Unseen, no_group
 
-DONE = frozenset({"Successful"})
-FAILED = frozenset({"Failed", "Cancelled", "RollbackSuccessful", "RollbackFailed"})
+DONE, BACK = "Successful", "RollbackSuccessful"
+FAILED = frozenset({"Failed", "Cancelled", BACK, "RollbackFailed"})
 FORWARD = frozenset({"Pending", "InProgress", "Baking"})  # under way, and can be rolled back
-BACKWARD = frozenset({"Cancelling", "RollbackInProgress"})  # under way
 
 
 class Describes(Protocol):
@@ -24,10 +23,13 @@ class Describes(Protocol):
 
 @dataclass(frozen=True)
 class Refresh:
-    """*version* is the launch template version that it deploys, as it was named; "" where it has none of its own.
+    """*version* is the one of its *template* (id or name) that it deploys, as it was named.
 
-    *started* is in epoch seconds, *left* a number of instances, *first* the percentage of the first checkpoint (100
-    without one), *delay* that checkpoint's seconds, or those of the bake at the end where there is none.
+    Both are "" where it has no configuration of its own, and then it can't be rolled back.
+
+    *started* is in epoch seconds, 0 before that; *left* a number of instances, *first* the percentage of the first
+    checkpoint (100 without one), *delay* that checkpoint's seconds, or those of the bake at the end where there is
+    none; *warmup* the seconds that come before these, None for the group's own. *automatic*: AWS rolls it back itself.
     """
 
     id: str
@@ -36,9 +38,12 @@ class Refresh:
     percentage: int = 0
     left: int = 0
     started: float = 0.0
+    template: str = ""
     version: str = ""
     first: int = 100
     delay: int = 0
+    warmup: int | None = None
+    automatic: bool = False
     alarms: tuple[str, ...] = ()
     rollback: str = ""  # why it was rolled back
     over: bool = False  # it has an end, whatever AWS may call that one day
@@ -47,7 +52,7 @@ class Refresh:
     def of(cls, described: Mapping[str, Any]) -> Self:
         wanted, desired = described.get("Preferences", {}), described.get("DesiredConfiguration", {})
         policy = desired.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
-        template = policy.get("LaunchTemplateSpecification") or desired.get("LaunchTemplate", {})
+        named = policy.get("LaunchTemplateSpecification") or desired.get("LaunchTemplate", {})
         checkpoints, started = wanted.get("CheckpointPercentages"), described.get("StartTime")
         return cls(
             id=described["InstanceRefreshId"],
@@ -56,9 +61,12 @@ class Refresh:
             percentage=described.get("PercentageComplete", 0),
             left=described.get("InstancesToUpdate", 0),
             started=started.timestamp() if started else 0.0,
-            version=template.get("Version", ""),
+            template=named.get("LaunchTemplateId") or named.get("LaunchTemplateName", ""),
+            version=named.get("Version", "$Default") if named else "",
             first=checkpoints[0] if checkpoints else 100,
             delay=wanted.get("CheckpointDelay", 3600) if checkpoints else wanted.get("BakeTime", 0),
+            warmup=wanted.get("InstanceWarmup"),
+            automatic=wanted.get("AutoRollback", False),
             alarms=tuple(wanted.get("AlarmSpecification", {}).get("Alarms", ())),
             rollback=described.get("RollbackDetails", {}).get("RollbackReason", ""),
             over="EndTime" in described,
@@ -66,7 +74,7 @@ class Refresh:
 
     @property
     def done(self) -> bool:
-        return self.status in DONE
+        return self.status == DONE
 
     @property
     def failed(self) -> bool:
@@ -90,15 +98,20 @@ class Refresh:
         return "; ".join(dict.fromkeys(filter(None, reasons)))
 
     def canaries(self, desired: int) -> int:
-        """How many of *desired* instances are new at the first checkpoint: the least number that makes its percentage.
+        """How many of *desired* instances are new at the first checkpoint."""
+        return least(self.first, desired)
 
-        https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-adding-checkpoints-instance-refresh.html
-        """
-        return math.ceil(desired * self.first / 100)
+    def beyond(self, canaries: int, of: int) -> bool:
+        """Whether it has replaced more than *canaries*, *of* so many at least, however AWS rounds a percentage."""
+        return self.percentage > math.ceil(100 * canaries / max(1, of))
 
-    def beyond(self, desired: int) -> bool:
-        """Whether it has replaced more than the canaries, however AWS rounds a percentage."""
-        return self.percentage > math.ceil(100 * self.canaries(desired) / max(1, desired))
+
+def least(percentage: int, desired: int) -> int:
+    """The least number of *desired* instances that makes a checkpoint's *percentage*.
+
+    https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-adding-checkpoints-instance-refresh.html
+    """
+    return math.ceil(desired * percentage / 100)
 
 
 def latest(client: Describes, group: str) -> Refresh | None:

@@ -5,6 +5,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
+from adf_agent import log
 from adf_agent.ops.rolling import events
 from adf_agent.ops.rolling.events import Event
 from adf_agent.ops.rolling.lookout import Look
@@ -53,6 +54,9 @@ def outlive_output() -> None:
     """From now on a full disk, a closed pipe or terminal ends nothing: who watches guards the roll."""
     if sys.stdout:
         sys.stdout = cast("TextIO", _Outlived(sys.stdout))
+    if sys.stderr:
+        sys.stderr = cast("TextIO", _Outlived(sys.stderr))
+        log.configure(sys.stderr)
 
 
 class Lines:

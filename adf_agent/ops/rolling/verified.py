@@ -5,7 +5,7 @@ from typing import Literal
 
 from adf_agent import location
 from adf_agent.deadline import Deadline
-from adf_agent.errors import AgentError
+from adf_agent.errors import AgentError, Withheld
 from adf_agent.location import Location
 from adf_agent.notation import Limits
 from adf_agent.ops.release import fetch
@@ -34,7 +34,7 @@ def verified(url: str, deadline: Deadline) -> Verified:
             return Verified(unseen=f"{at.shown} is not on this machine", hint="An instance's own file shows at boot.")
         return _image(at, deadline) if at.scheme == "docker" else _tarball(at, deadline)
     except AgentError as error:
-        if error.transient or error.cause in ("dependency", "host"):
+        if error.transient or error.cause in ("dependency", "host") or isinstance(error, Withheld):
             return Verified(unseen=error.sentence, hint=error.hint)
         return Verified(error=error.sentence, hint=error.hint)
 

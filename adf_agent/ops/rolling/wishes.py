@@ -21,4 +21,5 @@ class Wishes:
     bake: int = 120
     check: str = ""  # a shell's command, run when the canary is well
     alarms: tuple[str, ...] = ()  # names of CloudWatch alarms
+    clean: bool = False  # afterwards, the config that only the former release had
     batch: int = 10  # percent of the group that is launched at once, before as many are terminated

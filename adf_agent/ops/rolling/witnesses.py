@@ -44,6 +44,26 @@ def balancers(
     return found
 
 
+def recognition(clients: Clients, target_groups: Sequence[str], load_balancers: Sequence[str]) -> int:
+    """Seconds until the slowest of them has called a new, healthy instance so. Raises Refused.
+
+    As many checks as its threshold has, and one interval more, as the first check may be as late.
+    https://docs.aws.amazon.com/elasticloadbalancing/latest/application/target-group-health-checks.html
+    """
+    checks: list[tuple[int, int]] = []
+    if target_groups:
+        with aws.asking(Refused, "elasticloadbalancing:DescribeTargetGroups", ", ".join(target_groups)):
+            found = clients.client("elbv2").describe_target_groups(TargetGroupArns=[*target_groups])["TargetGroups"]
+        checks += [(each["HealthCheckIntervalSeconds"], each["HealthyThresholdCount"]) for each in found]
+    if load_balancers:
+        request = {"LoadBalancerNames": [*load_balancers]}
+        with aws.asking(Refused, "elasticloadbalancing:DescribeLoadBalancers", ", ".join(load_balancers)):
+            found = clients.client("elb").describe_load_balancers(**request)["LoadBalancerDescriptions"]
+        classic = [each["HealthCheck"] for each in found if "HealthCheck" in each]
+        checks += [(each["Interval"], each["HealthyThreshold"]) for each in classic]
+    return max((interval * (threshold + 1) for interval, threshold in checks), default=0)
+
+
 def _targets(client: Any, arn: str, names: Sequence[str]) -> Said:
     """https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetHealth.html."""
     with aws.asking(Refused, "elasticloadbalancing:DescribeTargetHealth", f"target group {arn.split('/')[-2]}"):
