@@ -6,6 +6,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' adf_agent/__init__.py)
 SOURCES = $(shell find adf_agent examples -name __pycache__ -prune -o -print 2>/dev/null)
 
 # For Python 3.11 to 3.13 on amd64 and arm64, from whatever index pip is set up with: none is named in the files.
@@ -16,15 +17,15 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.1
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup venv demo test lint bench lock clean
+.PHONY: help setup venv demo test lint bench deb rpm package-check ami lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup venv ## roll two releases over a fleet under traffic, with AWS emulated
 	@tools/with-docker $(BIN)/adf-sandbox demo
 
-test: setup venv lint ## everything that CI checks
+test: setup venv lint package-check ## everything that CI checks
 	@tools/with-docker $(BIN)/pytest -n 2 --dist loadfile
 
 lint: venv
@@ -34,6 +35,24 @@ lint: venv
 
 bench: setup venv ## speed and memory, as ratios to a shell pipeline
 	@tools/with-docker $(BIN)/python tests/bench
+
+deb: build/tree.stamp ## the package for Debian and Ubuntu, into dist/
+	@packaging/deb/build build/tree dist
+
+rpm: build/tree.stamp ## the package for Amazon Linux, into dist/
+	@packaging/rpm/build build/tree dist
+
+package-check: deb rpm ## their sizes, the unit's security score, and that a second build gives the same bytes
+	@packaging/check dist
+
+ami: deb rpm ## bake the base AMI with packer and your AWS credentials: PACKER_ARGS='-only=amazon-ebs.debian-12'
+	@packer init packaging/packer
+	@packer build -var deb=dist/adf-agent_$(VERSION)_all.deb -var rpm=dist/adf-agent-$(VERSION)-1.noarch.rpm $(PACKER_ARGS) packaging/packer
+
+build/tree.stamp: $(VENV)/requirements.stamp requirements.txt LICENSE $(SOURCES) systemd/adf-agent.service \
+		packaging/tree $(addprefix packaging/,agent.env copyright launcher sysusers.conf)
+	@packaging/tree build/tree
+	@touch $@
 
 setup: ## install the system packages that are missing
 	@tools/setup

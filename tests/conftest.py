@@ -15,9 +15,11 @@ from docker.errors import DockerException
 
 pytest_plugins = [
     "fixtures_agent",
+    "fixtures_box",
     "fixtures_cloud",
     "fixtures_engine",
     "fixtures_operator",
+    "fixtures_package",
     "fixtures_repository",
     "fixtures_roll",
     "fixtures_web",
