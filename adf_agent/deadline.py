@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 import structlog
@@ -12,6 +13,8 @@ from adf_agent.errors import AgentError, Stopped
 
 T = TypeVar("T")
 log = structlog.get_logger()
+# Who is told of each try that failed, with the seconds until the next one and why: the stage that runs.
+retried: ContextVar[Callable[[float, str], object] | None] = ContextVar("retried", default=None)
 
 
 class Deadline:
@@ -93,5 +96,7 @@ class Deadline:
 
 
 def _say(attempt: tenacity.RetryCallState) -> None:
-    error = attempt.outcome and attempt.outcome.exception()
-    log.warning("retry", attempt=attempt.attempt_number, seconds=round(attempt.upcoming_sleep, 2), reason=str(error))
+    seconds, reason = round(attempt.upcoming_sleep, 2), str(attempt.outcome and attempt.outcome.exception())
+    log.warning("retry", attempt=attempt.attempt_number, seconds=seconds, reason=reason)
+    if tell := retried.get():
+        tell(seconds, reason)

@@ -181,15 +181,15 @@ class Leaving:
             self._failed(what, f"not within {window.seconds:.0f} s")
             return None
         except AgentError as error:
-            self._failed(what, error.sentence)
+            self._failed(what, error.sentence, error.hint)
             return None
         self._steps[what] = self._seconds()
         log.info("drain.step", step=what, seconds=self._steps[what])
         self._do.record.add(drain={"why": self._plan.why, "steps": self._steps})
         return value
 
-    def _failed(self, what: str, reason: str) -> None:
-        self._do.record.degrade(f"drain: {what}: {reason}")
+    def _failed(self, what: str, reason: str, hint: str = "") -> None:
+        self._do.record.degrade(f"drain: {what}: {reason}", hint)
 
     def _seconds(self) -> float:
         return round(time.monotonic() - self._began, 3)

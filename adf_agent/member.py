@@ -135,5 +135,5 @@ def tolerated(record: Record, call: Callable[[], T], instead: T) -> T:
     except ReportError as error:
         if error.cause == "settings" or error.transient:
             raise
-        record.degrade(error.sentence)
+        record.degrade(error.sentence, error.hint)
         return instead

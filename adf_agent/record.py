@@ -5,13 +5,16 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from adf_agent import __version__
+from adf_agent import __version__, history
+from adf_agent.deadline import retried
 from adf_agent.errors import AgentError, Stage, Stopped
 from adf_agent.mask import Mask
 from adf_agent.root import Root, boot_id, started
@@ -38,7 +41,9 @@ class Record:
         self._root = root
         self._wall = wall
         self._lock = threading.Lock()
-        self._reasons: dict[str, str] = {}
+        self._troubles: dict[str, dict[str, Any]] = {}
+        # Not by the wall clock, which is often set while a machine boots; what comes before the first stage counts.
+        self._began = started(os.getpid()) / os.sysconf("SC_CLK_TCK")
         self._listeners: list[Listener] = []
         self.mask = Mask()
         self.tail = ""  # the last lines that were kept
@@ -49,17 +54,22 @@ class Record:
             "phase": "booting",
             "since": wall(),
             "degraded": [],
+            "troubles": [],
             "stages": [],
         }
-        self._save()
+        self._write()
 
     def add(self, **parts: Any) -> None:
         """Sets top-level parts of the record and writes it."""
         with self._lock:
-            if parts.get("phase", self._parts["phase"]) != self._parts["phase"]:
+            former, phase = self._parts["phase"], parts.get("phase", self._parts["phase"])
+            if phase != former:
                 self._parts["since"] = self._wall()
             self._parts.update(parts)
             self._write()
+            if former == "booting" != phase:
+                seconds = self._at()
+                history.keep(self._root, {**self._parts, "began": self._wall() - seconds, "seconds": seconds})
 
     def listen(self, listener: Listener) -> None:
         """Hands every later state of the record to *listener*, which must neither block nor change it."""
@@ -69,25 +79,28 @@ class Record:
     def phase(self) -> str:
         return str(self._parts["phase"])
 
-    def degrade(self, *reasons: str) -> None:
-        """Adds *reasons* why this instance serves less well than it should, for good."""
-        for reason in reasons:
-            self.trouble(reason, reason)
+    def degrade(self, reason: str, hint: str = "") -> None:
+        """Adds a *reason* why this instance serves less well than it should, for good."""
+        self.trouble(reason, reason, hint)
 
-    def trouble(self, what: str, reason: str) -> None:
-        """Degrades by *reason* for as long as *what* lasts; with "" it is over."""
+    def trouble(self, what: str, reason: str, hint: str = "") -> None:
+        """Degrades by *reason* for as long as *what* lasts; with "" it is over. *hint*: the next command, or step."""
         shown = self.mask(reason)
         with self._lock:
-            former = self._reasons.get(what, "")
-            if shown == former:
+            former = self._troubles.pop(what, None)
+            if shown:
+                since = former["since"] if former else self._wall()
+                self._troubles[what] = {"reason": shown, "since": since, "hint": self.mask(hint)}
+            if shown == (former["reason"] if former else ""):
                 return
-            self._reasons[what] = shown
-            self._parts["degraded"] = list(filter(None, self._reasons.values()))
+            troubles = list(self._troubles.values())
+            self._parts.update(troubles=troubles, degraded=[each["reason"] for each in troubles])
             self._write()
-        log.warning("degraded", reason=shown) if shown else log.info("mended", reason=former)
+        log.warning("degraded", reason=shown) if shown else log.info("mended", reason=former and former["reason"])
 
     def begin(self) -> None:
         """The stages of a new beginning follow; those of the former are over."""
+        self._began = time.clock_gettime(time.CLOCK_BOOTTIME)
         self.add(stages=[], error=None, drain=None)
 
     def fail(self, error: AgentError, phase: str = "failed") -> None:
@@ -98,7 +111,8 @@ class Record:
         self.keep(error.log_tail)
         with self._lock:
             for entry in self._parts["stages"]:
-                entry.update(state="stopped" if entry["state"] == "running" else entry["state"])
+                if entry["state"] == "running":
+                    entry.update(state="stopped", seconds=round(self._at() - entry["at"], 3))
         self.add(phase=phase, error={**parts, "exit_code": error.exit_code, "lines": len(error.log_tail)})
 
     def keep(self, lines: Iterable[str]) -> None:
@@ -114,12 +128,12 @@ class Record:
 
     def stage(self, name: Stage, call: Callable[[], T]) -> T:
         """The value of *call*, with the stage's start, end, seconds and fact recorded and logged."""
-        entry: dict[str, Any] = {"name": name, "state": "running", "started": self._wall()}
+        entry: dict[str, Any] = {"name": name, "state": "running", "started": self._wall(), "at": self._at()}
         with self._lock:
             self._parts["stages"].append(entry)
             self._write()
         began = time.monotonic()
-        with structlog.contextvars.bound_contextvars(stage=name):
+        with structlog.contextvars.bound_contextvars(stage=name), _told(partial(self._retried, entry)):
             log.info("stage.started")
             try:
                 value = call()
@@ -136,16 +150,50 @@ class Record:
             entry.update(parts)
             self._write()
 
-    def _save(self) -> None:
-        write(self._root.status, json.dumps(self._parts, ensure_ascii=False, indent=1).encode(), 0o644)
+    def _retried(self, entry: dict[str, Any], seconds: float, reason: str) -> None:
+        """Adds a try that failed to the stage's *entry*: how many, how long they were waited for, and why the last."""
+        former = entry.get("retries", {"number": 0, "seconds": 0.0})
+        number, waited = former["number"] + 1, round(former["seconds"] + seconds, 2)
+        with self._lock:
+            entry["retries"] = {"number": number, "seconds": waited, "reason": self.mask(reason)}
+            self._write()
+
+    def _at(self) -> float:
+        """Seconds since this beginning: the first is that of the process."""
+        return round(time.clock_gettime(time.CLOCK_BOOTTIME) - self._began, 3)
 
     def _write(self) -> None:
+        data = json.dumps(self._parts, ensure_ascii=False, indent=1).encode(errors="replace")
         try:
-            self._save()
+            write(self._root.status, data, 0o644)
         except AgentError as error:
-            log.warning("status.not_written", reason=error.sentence)  # a full disk must not end what serves
+            if not _overwritten(self._root.status, data):
+                log.warning("status.not_written", reason=error.sentence)  # a full disk must not end what serves
         for listener in self._listeners:
             listener(self._parts)
+
+
+def _overwritten(path: Path, data: bytes) -> bool:
+    """Whether *data* took the place that *path* has on a full disk, for a status that goes on telling the truth.
+
+    A reader that comes between finds it torn, and looks again.
+    """
+    with suppress(OSError), path.open("r+b", buffering=0) as file:
+        if os.fstat(file.fileno()).st_blocks * 512 >= len(data):  # in units of 512 bytes (stat(2)): none is needed
+            file.write(data)
+            file.truncate()
+            return True
+    return False
+
+
+@contextmanager
+def _told(tell: Callable[[float, str], object]) -> Iterator[None]:
+    """What is tried again meanwhile is told to *tell*."""
+    token = retried.set(tell)
+    try:
+        yield
+    finally:
+        retried.reset(token)
 
 
 def _outcome(name: Stage, error: BaseException) -> str:

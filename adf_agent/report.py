@@ -100,7 +100,10 @@ def _wait_healthy(balancer: Balancer, record: Record, deadline: Deadline, check:
         deadline.wait(pause)
         pause = min(pause * GROWTH, LONGEST_SECONDS)
     if health.state == "idle":
-        record.degrade(f"{balancer.name} gets no requests from any load balancer: {health.said}")
+        record.degrade(
+            f"{balancer.name} gets no requests from any load balancer: {health.said}",
+            hint="Have a listener forward to it, and see that the load balancer is in this instance's zone.",
+        )
 
 
 def _continued(place: Group, hooks: Sequence[Hook], record: Record, deadline: Deadline) -> str:

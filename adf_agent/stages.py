@@ -53,7 +53,7 @@ class Stages:
         self.record.add(
             instance=identity.shown(), release={"name": settings.release, "url": settings.release_url.shown}
         )
-        self.record.trouble("settings", "; ".join(self.launched.warnings))
+        self.record.trouble("settings", "; ".join(self.launched.warnings), "adf-agent settings")
         if not self.ledger.belong(identity.instance_id):
             lastgood.forget(self.host.root)
         if self.launched.described is not None:  # asked once a boot of the machine
@@ -80,7 +80,10 @@ class Stages:
         folder, limits = self.host.root.var, settings.archive_limit
         obtained = release.obtain(location, name, self._source(), folder, limits, self.deadline)
         if self.is_recorded() and obtained.digest != self.ledger.state.release_digest:
-            self.record.degrade("the bytes behind RELEASE_URL are not those that were built here before")
+            self.record.degrade(
+                "the bytes behind RELEASE_URL are not those that were built here before",
+                hint="Pin what is meant with #sha256=… in RELEASE_URL.",
+            )
         return self._introduced(obtained)
 
     def reads_config(self) -> bool:
@@ -103,11 +106,12 @@ class Stages:
             trouble = (
                 f"the last config that worked, of {since}, is in force, as it can't be read anew: {error.sentence}"
             )
-            found = last
+            found, hint = last, error.hint
         else:
             trouble = "" if found.values else f"{found.app} has no config in {table}"
+            hint = f"See `adf-config -a {found.app} list`, from where the table is written."
         self.record.mask.add(found.secrets())
-        self.record.trouble("config", trouble)
+        self.record.trouble("config", trouble, hint)
         self.record.add(config=found.shown(table))
         return found
 

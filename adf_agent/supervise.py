@@ -100,7 +100,8 @@ class Supervisor:
             while self._state.phase not in phases.ENDS:
                 self._wait()
                 seen = self._see()
-                self._record.trouble("rebalance", REBALANCE if seen.notices.rebalance else "")
+                rebalance = REBALANCE if seen.notices.rebalance else ""
+                self._record.trouble("rebalance", rebalance, "To leave before it is: adf-agent drain")
                 state = phases.next_state(self._state, seen, self._policy, self._clock())
                 if state != self._state:
                     former, self._state = self._state, state
@@ -220,7 +221,7 @@ class Supervisor:
         failed = state.error if state.phase in (Phase.RESTARTING, Phase.JOINING) else None
         if failed and failed.log_tail:  # else those that the app ended with stay
             self._record.keep(failed.log_tail)
-        self._record.trouble("service", failed.sentence if failed else "")
+        self._record.trouble("service", failed.sentence if failed else "", failed.hint if failed else "")
         if state.error and state.phase in (Phase.HELD, Phase.FAILING) and former.phase is not Phase.HELD:
             self._record.fail(state.error, "held" if state.phase is Phase.HELD else "failed")
         elif state.phase is not Phase.FAILED:

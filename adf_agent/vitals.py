@@ -84,11 +84,13 @@ class Vitals:
             self._look_at_app(service)
 
     def _look_at_host(self) -> None:
-        found = self._engine() or self._disk()
+        engine = self._engine()
+        found = engine or self._disk()
+        hint = "systemctl status docker" if engine else f"df -h {self._host.root.var}"
         if found != self.host:
             self.host = found
             self._changed()
-            self._record.trouble("host", found and f"{found}, since {_now()}")
+            self._record.trouble("host", found, hint)
 
     def _engine(self) -> str:
         try:
@@ -109,14 +111,10 @@ class Vitals:
         if answer.healthy:
             self._record.trouble("probe", "")
         elif self._bad == wishes.unhealthy_threshold:
-            self._record.trouble("probe", f"the app does not answer its probe, since {_now()}: {answer.text}")
+            self._record.trouble("probe", f"the app does not answer its probe: {answer.text}", "adf-agent logs")
 
 
 def free(folder: Path) -> int:
     """Bytes free for this user where *folder* lies."""
     facts = os.statvfs(folder)
     return facts.f_bavail * facts.f_frsize
-
-
-def _now() -> str:
-    return time.strftime("%H:%M:%SZ", time.gmtime())

@@ -73,20 +73,20 @@ class Works:
             self._reloaded("the instance left before the reload had ended")
             raise
         except NotReloadedError as error:
-            self._reloaded(error.sentence)
+            self._reloaded(error.sentence, error.hint)
             return None
         except AgentError as error:
             if error.stage == "settings":
-                self._reloaded(NotReloadedError(error).sentence)
+                self._reloaded(NotReloadedError(error).sentence, error.hint)
                 return None
-            self._reloaded(f"the reload failed: {error.sentence}")
+            self._reloaded(f"the reload failed: {error.sentence}", error.hint)
             raise
         self.do = do
         self._reloaded("")
         return service
 
-    def _reloaded(self, trouble: str) -> None:
-        self._record.trouble("reload", trouble)
+    def _reloaded(self, trouble: str, hint: str = "") -> None:
+        self._record.trouble("reload", trouble, hint)
         ended = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
         self._record.add(reload={"ended": ended, "error": self._record.mask(trouble)})
 
@@ -117,10 +117,11 @@ class Works:
             try:
                 if member.report_unhealthy(do.host, do.launched.identity, do.deadline):
                     self._ledger.note_if_possible(given_up="it was reported Unhealthy")
-                    self._record.trouble("unhealthy", "the group was told to replace this instance, as it is unhealthy")
+                    told = "the group was told to replace this instance, as it is unhealthy"
+                    self._record.trouble("unhealthy", told, "adf-agent logs")
             except AgentError as error:
                 untold = f"this instance is unhealthy, which can't be told: {error.sentence}"
-                self._record.trouble("unhealthy", untold)
+                self._record.trouble("unhealthy", untold, error.hint)
                 stop.wait(UNTOLD_SECONDS)
                 continue
             return
@@ -156,7 +157,8 @@ class Works:
                 why = "ran out of memory" if starved else f"exited with code {code}"
                 self._record.keep(container.last_words(client, name))
                 last = f"{datetime.now(UTC):%H:%M:%SZ}"
-                self._record.trouble("app", f"the app {why}, {state.restarts} in a row, last at {last}")
+                told = f"the app {why}, {state.restarts} in a row, last at {last}"
+                self._record.trouble("app", told, "adf-agent logs")
             client.close()
 
 
@@ -166,7 +168,8 @@ def give_up(host: Host, record: Record, ledger: Ledger, do: Stages | None, error
     try:
         told = report.give_up(host, record, do.launched if do else None, window)
     except (AgentError, TimeoutError) as fault:
-        record.degrade(f"the group can't be told to replace this instance: {str(fault) or 'no answer in time'}")
+        reason = f"the group can't be told to replace this instance: {str(fault) or 'no answer in time'}"
+        record.degrade(reason, fault.hint if isinstance(fault, AgentError) else "")
         return
     if told and error:
         ledger.note_if_possible(given_up=error.sentence, standing="")

@@ -2,14 +2,19 @@ import grp
 import json
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adf_agent import deadline, history
+from adf_agent.deadline import Deadline
 from adf_agent.errors import AgentError, HealthError, ImageError, Stopped
 from adf_agent.record import Record
 from adf_agent.root import Root, boot_id, started
@@ -57,10 +62,60 @@ def test_a_stage_is_written_down_before_it_starts_and_when_it_ends(root: Root) -
         return Came()
 
     assert record.stage("config", call) == Came()
-    assert during == [{"name": "config", "state": "running", "started": 1000.0}]
+    at = during[0]["at"]
+    assert at > 0, "seconds since the process began"
+    assert during == [{"name": "config", "state": "running", "started": 1000.0, "at": at}]
     [after] = read(root)["stages"]
     assert after.pop("seconds") >= 0
-    assert after == {"name": "config", "state": "done", "started": 1000.0, "fact": "12 keys"}
+    assert after == {"name": "config", "state": "done", "started": 1000.0, "at": at, "fact": "12 keys"}
+
+
+def test_a_stage_s_place_in_the_boot_does_not_go_by_the_clock_on_the_wall(root: Root) -> None:
+    """A waterfall with stages before the start, as the clock was set while the machine booted."""
+    wall = iter([1000.0, 900.0, 5.0, 5.0, 5.0])
+    record = Record(root, "boot", wall=lambda: next(wall))
+    for name in ("settings", "docker"):
+        record.stage(name, Came)
+    first, second = (stage["at"] for stage in read(root)["stages"])
+    assert 0 < first <= second
+    record.begin()
+    record.stage("settings", Came)
+    assert read(root)["stages"][0]["at"] < first, "a later beginning counts anew"
+
+
+def test_what_a_stage_tries_again_is_written_down_as_it_waits(root: Root) -> None:
+    """A boot that took a minute longer, and nobody knows for which of its dependencies; a secret in what one said."""
+    record = Record(root, "boot")
+    record.mask.add(["hunter2"])
+    seen: list[Any] = []
+
+    def call() -> Came:
+        seen.append(read(root)["stages"][0].get("retries"))
+        if len(seen) < 3:
+            raise HealthError(f"busy {len(seen)} hunter2", transient=True)
+        return Came()
+
+    record.stage("config", lambda: Deadline(60, threading.Event()).retry(call))
+    assert [each and (each["number"], each["reason"]) for each in seen] == [None, (1, "busy 1 ***"), (2, "busy 2 ***")]
+    [stage] = read(root)["stages"]
+    assert 0 < stage["retries"]["seconds"] < 2
+    Deadline(60, threading.Event()).retry(Came)  # outside a stage, nobody is told
+    assert deadline.retried.get() is None
+
+
+def test_stages_that_were_cut_off_by_a_failure_keep_their_length(root: Root) -> None:
+    """A stage that goes on for days on the screen, though the boot has failed long ago."""
+    record = Record(root, "boot")
+    during: list[Any] = []
+
+    def call() -> Came:
+        record.fail(failure())
+        during.extend(read(root)["stages"])
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        record.stage("release", call)
+    assert (during[0]["state"], during[0]["seconds"] >= 0) == ("stopped", True)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +182,104 @@ def test_since_is_when_the_phase_began(root: Root) -> None:
     assert read(root)["since"] == 100.0
     record.add(phase="in service")
     assert (read(root)["phase"], read(root)["since"]) == ("in service", 200.0)
+
+
+def test_a_trouble_has_its_reason_since_when_and_the_next_step_until_it_is_over(root: Root) -> None:
+    """A warning without a date, or one whose date moves on with each look, so that each night it is taken for new."""
+    times = iter([100.0, 200.0, 300.0, 400.0])
+    record = Record(root, "run", wall=lambda: next(times))
+    record.trouble("app", "it exited, 1 in a row", "adf-agent logs")
+    record.trouble("app", "it exited, 2 in a row", "adf-agent logs")
+    record.degrade("no bytes are pinned")
+    assert read(root)["troubles"] == [
+        {"reason": "it exited, 2 in a row", "since": 200.0, "hint": "adf-agent logs"},
+        {"reason": "no bytes are pinned", "since": 300.0, "hint": ""},
+    ]
+    assert read(root)["degraded"] == ["it exited, 2 in a row", "no bytes are pinned"]
+    record.trouble("app", "")
+    assert read(root)["degraded"] == ["no bytes are pinned"]
+    record.trouble("app", "it exited, 1 in a row")
+    assert read(root)["troubles"][1]["since"] == 400.0
+
+
+def boots(root: Root) -> Any:
+    return history.load(root)
+
+
+def test_each_boot_that_has_ended_is_kept_the_last_ten_and_for_every_user(root: Root) -> None:
+    """A boot that got slow some time last week, and nothing is left to compare it with; a disk that fills."""
+    for number in range(12):
+        record = Record(root, "run")
+        record.add(instance={"id": "i-0abc"}, release={"name": f"v{number}"})
+        record.stage("settings", lambda: Came("x" * 10_000))
+        record.add(phase="in service")
+        record.add(phase="restarting")
+        record.add(phase="in service")
+    assert [boot["release"]["name"] for boot in boots(root)] == [f"v{number}" for number in range(2, 12)]
+    assert all(boot["phase"] == "in service" and boot["seconds"] >= 0 and boot["began"] > 0 for boot in boots(root))
+    path = root.var / "boots.json"
+    assert path.stat().st_size < 20_000
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_boots_of_another_instance_are_forgotten_and_a_nameless_one_forgets_none(root: Root) -> None:
+    """An image made from a used instance, whose fleet compares its boots with those of one machine long gone."""
+    for name in ("i-0old", "i-0new", ""):
+        record = Record(root, "run")
+        if name:
+            record.add(instance={"id": name})
+        record.fail(failure())
+    assert [boot.get("instance", {}).get("id") for boot in boots(root)] == ["i-0new", None]
+    assert "hunter2" not in (root.var / "boots.json").read_text(), "the app's lines are for fewer eyes"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"boots": 7}', b'{"boots": [7, null]}', b"\xff", b"[" * 100_000])
+def test_a_history_that_is_none_fails_no_boot(root: Root, content: bytes) -> None:
+    """An instance that can't boot for a file that only `analyze` reads."""
+    (root.var / "boots.json").write_bytes(content)
+    assert boots(root) == []
+    Record(root, "boot").add(phase="in service")
+    assert len(boots(root)) == 1
+
+
+@pytest.fixture
+def full(root: Root) -> Iterator[Root]:
+    """Folders for status and state on a disk of 64 KiB, that `fill` fills."""
+    if os.geteuid() != 0:
+        pytest.fail("a disk of its own needs root: sudo make test", pytrace=False)
+    for folder in (root.run, root.var):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
+    yield root
+    for folder in (root.run, root.var):
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    with suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_on_a_full_disk_the_record_is_written_over_and_no_boot_fails_of_the_history(full: Root) -> None:
+    """A status that says `booting` for ever, as nothing could be written; an instance lost to a history's file."""
+    record = Record(full, "run")
+    fill(full.run)
+    fill(full.var)
+    record.stage("settings", Came)
+    record.add(phase="in service")
+    assert (read(full)["phase"], read(full)["stages"][0]["state"]) == ("in service", "done")
+    record.begin()
+    assert read(full)["stages"] == [], "shorter: and nothing of the longer one is left behind"
+    assert boots(full) == []
+
+
+def test_an_agent_starts_though_no_status_can_be_written(full: Root) -> None:
+    """An app that runs, and no agent that looks after it until somebody makes room."""
+    fill(full.run)
+    record = Record(full, "run")
+    record.add(phase="in service")
+    assert record.phase == "in service"
+    assert not full.status.exists()
 
 
 def failure() -> AgentError:

@@ -4,13 +4,16 @@ import pty
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Unprivileged
+from fixtures_agent import Machine, app
+from test_boot import free_port
 
-from adf_agent import root, status
+from adf_agent import root, screen, status
 from adf_agent.errors import ImageError
 from adf_agent.record import Record
 from adf_agent.root import Root
@@ -26,9 +29,17 @@ FULL: Mapping[str, Any] = {
     "phase": "failed",
     "since": NOW - 300,
     "degraded": ["'ADF_OWNER' from tag is no setting"],
+    "troubles": [
+        {"reason": "'ADF_OWNER' from tag is no setting", "since": NOW - 312, "hint": "adf-agent settings"},
+    ],
     "stages": [
         {"name": "settings", "state": "done", "started": NOW - 312, "seconds": 0.048, "fact": "i-0abc in eu-west-1"},
-        {"name": "image", "state": "running", "started": NOW - 12},
+        {
+            "name": "image",
+            "state": "running",
+            "started": NOW - 12,
+            "retries": {"number": 3, "seconds": 1.2, "reason": "429 Too Many Requests"},
+        },
         {"name": "config", "state": "stopped", "started": NOW - 311, "seconds": 1.5, "fact": ""},
         {"name": "health", "state": "failed", "started": NOW - 310, "seconds": 10.0, "fact": "not healthy"},
     ],
@@ -49,17 +60,19 @@ FULL: Mapping[str, Any] = {
 SCREEN = """\
 i-0abc t3.micro eu-west-1a: failed for 5 min
   degraded   'ADF_OWNER' from tag is no setting
+             for 5 min → adf-agent settings
   release    v1  https://dl.example.com/v1.tar.gz  sha256 0123456789ab
   config     12 keys from web + web@v1 in adf-config, revision 3
   container  adf-app 53d5f36c62ff  10.0.0.1:80:8000 10.0.0.1:53:53/udp
   probe      GET http://127.0.0.1:80/: 500 Oh
   ✓ settings      0.05 s  i-0abc in eu-west-1
-  … image        12.00 s
+  … image        12.00 s    (3 tries failed: 429 Too Many Requests)
   - config        1.50 s
   ✗ health       10.00 s  not healthy
   the app was not healthy within 10 s
   stage health, cause app, exit code 16
-  → See the app's last lines."""
+  → See the app's last lines.
+  → adf-agent logs"""
 TAIL = "\n  last lines:\n    listening on 8001\n    no database"
 WITHHELD = "\n  2 last lines are kept for root and adm: sudo adf-agent status"
 
@@ -133,7 +146,7 @@ def test_a_process_that_has_ended_never_counts_as_started() -> None:
 @pytest.mark.parametrize(("tail", "end"), [("listening on 8001\nno database\n", TAIL), ("", WITHHELD)])
 def test_the_screen_has_all_of_the_boot(tail: str, end: str) -> None:
     """An instance that fails while its operator has to look into five places to see why."""
-    assert status.screen(FULL, FAILED, tail, NOW, color=False) == SCREEN + end
+    assert screen.screen(FULL, FAILED, tail, NOW, color=False) == SCREEN + end
 
 
 @pytest.mark.parametrize(
@@ -155,7 +168,63 @@ def test_the_screen_has_all_of_the_boot(tail: str, end: str) -> None:
 )
 def test_the_screen_says_what_is_special(change: Mapping[str, Any], code: int, line: str) -> None:
     """A screen that hides what differs from the usual: an agent that is dead, a record that it can't wholly read."""
-    assert line in status.screen({**FULL, **change}, code, "", NOW, color=False).splitlines()
+    assert line in screen.screen({**FULL, **change}, code, "", NOW, color=False).splitlines()
+
+
+ERROR = FULL["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "steps"),
+    [
+        ({"error": {**ERROR, "cause": "build"}}, FAILED, ["See the app's last lines.", "adf-agent logs --build"]),
+        ({"error": {**ERROR, "cause": "settings", "hint": ""}}, FAILED, ["adf-agent settings"]),
+        ({"error": {**ERROR, "cause": "dependency", "hint": ""}}, FAILED, ["adf-agent doctor"]),
+        ({"error": {**ERROR, "hint": ""}, "phase": "held"}, FAILED, ["adf-agent logs", "adf-agent hold --off"]),
+        (
+            {"error": None, "phase": "in service"},
+            NO_AGENT,
+            ["adf-agent logs --agent", "sudo systemctl start adf-agent"],
+        ),
+        ({"error": None, "phase": "stopped"}, NO_AGENT, ["sudo systemctl start adf-agent"]),
+        ({"error": None, "phase": "in service"}, IN_SERVICE, []),
+    ],
+)
+def test_what_to_type_next_is_said(change: Mapping[str, Any], code: int, steps: list[str]) -> None:
+    """An operator who knows what is wrong, and looks through the documentation for what to do about it at night."""
+    shown = screen.screen({**FULL, "troubles": [], "degraded": [], **change}, code, "", NOW, color=False)
+    assert [line.removeprefix("  → ") for line in shown.splitlines() if line.startswith("  → ")] == steps
+
+
+@pytest.mark.parametrize(
+    ("troubles", "rows"),
+    [
+        (
+            [{"reason": "the disk is full", "since": NOW - 7200, "hint": "df -h"}],
+            ["the disk is full", "for 2 h → df -h"],
+        ),
+        ([{"reason": "slow", "since": NOW, "hint": ""}], ["slow", "for 0 s → adf-agent doctor"]),
+        (None, ["a former version's", "→ adf-agent doctor"]),
+    ],
+)
+def test_degraded_says_why_since_when_and_what_next(troubles: object, rows: list[str]) -> None:
+    """A warning that is read as new each night, and that nobody knows what to do about."""
+    record = {**FULL, "degraded": ["a former version's"], "troubles": troubles}
+    shown = screen.screen(record, FAILED, "", NOW, color=False).splitlines()
+    at = next(number for number, line in enumerate(shown) if line.startswith("  degraded"))
+    assert [line[13:] for line in shown[at : at + 2]] == rows
+
+
+ALIEN: list[Any] = [None, 7, "text", ["text"], [[]], {"a": {"b": 1}}, [{"name": {}, "seconds": "long"}]]
+
+
+@pytest.mark.parametrize("alien", ALIEN, ids=repr)
+@pytest.mark.parametrize("part", [part for part in FULL if part != "error"])
+def test_a_part_of_a_newer_schema_hides_none_of_the_others(part: str, alien: object) -> None:
+    """A status of an instance with a newer agent that says nothing at all, as one part of it has another form now."""
+    found = {**FULL, "schema": 2, part: alien}
+    code = status.verdict(found, running=status.alive(found, "this", lambda _: 70), rebooted=False, strict=True)
+    assert "the app was not healthy within 10 s" in screen.screen(found, code, "", NOW, color=False)
 
 
 @pytest.mark.parametrize("gone", [*FULL, *(f"{part} is empty" for part in FULL)])
@@ -164,16 +233,16 @@ def test_the_screen_comes_whatever_is_missing_in_the_record(gone: str) -> None:
     part = gone.removesuffix(" is empty")
     left = {key: value for key, value in FULL.items() if key != part}
     found = left if gone == part else {**left, part: type(FULL[part])()}
-    assert "not healthy" in status.screen(found, FAILED, "", NOW, color=False)
+    assert "not healthy" in screen.screen(found, FAILED, "", NOW, color=False)
     status.verdict(found, running=False, rebooted=False, strict=True)
     assert status.alive(found, "this", lambda _: 70) is (part != "agent")
 
 
 def test_the_screen_of_an_empty_record_and_of_none() -> None:
     """A traceback on an instance whose agent never started."""
-    assert "systemctl start adf-agent" in status.screen(None, NO_AGENT, "", NOW, color=False)
-    assert status.screen({"schema": 1}, NO_AGENT, "", NOW, color=False).startswith("unknown instance: no agent running")
-    assert "?" in status.screen({"stages": [{}]}, NO_AGENT, "", NOW, color=False)
+    assert "systemctl start adf-agent" in screen.screen(None, NO_AGENT, "", NOW, color=False)
+    assert screen.screen({"schema": 1}, NO_AGENT, "", NOW, color=False).startswith("unknown instance: no agent running")
+    assert "?" in screen.screen({"stages": [{}]}, NO_AGENT, "", NOW, color=False)
 
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b1m\x00\r\u202e"
@@ -190,7 +259,7 @@ def hostile(value: Any) -> Any:
 
 def test_nothing_that_a_terminal_obeys_comes_from_the_record_or_the_app() -> None:
     """An app, a server's answer or a Dockerfile that takes over the terminal of whoever looks why it failed."""
-    shown = status.screen(hostile(FULL), FAILED, f"fine\n{HOSTILE}colored \x1b[31mred\x1b[0m", NOW, color=False)
+    shown = screen.screen(hostile(FULL), FAILED, f"fine\n{HOSTILE}colored \x1b[31mred\x1b[0m", NOW, color=False)
     assert [character for character in shown if not character.isprintable() and character != "\n"] == []
     assert all(line.startswith("  ") for line in shown.splitlines()[1:]), "no line that looks like the agent's own"
     assert "the app was not healthy within 10 s" in shown
@@ -272,7 +341,65 @@ def test_a_record_that_is_none_is_said_in_a_sentence(tmp_path: Path, content: by
     shown = ask(tmp_path)
     assert shown.returncode == FAILED
     assert "the status can't be read" in shown.stderr
+    assert "→ adf-agent logs --agent" in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_an_answer_that_finds_no_room_is_no_fault_of_the_record(tmp_path: Path) -> None:
+    """A traceback, or a hunt for a broken record, where `adf-agent status > report` met a full disk."""
+    recorded(tmp_path)
+    with Path("/dev/full").open("wb") as full:
+        shown = ask(tmp_path, stdout=full.fileno())
+    assert (shown.returncode, shown.stderr.splitlines()[0]) == (
+        1,
+        "adf-agent: the answer can't be written: [Errno 28] No space left on device",
+    )
+
+
+def test_a_torn_record_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing health check, once a week, as on a full disk the record is written over and not replaced."""
+    path = recorded(tmp_path).status
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    monkeypatch.setattr("adf_agent.status.time.sleep", lambda _: path.write_bytes(whole))
+    assert status.read(str(path)) == json.loads(whole)
+
+
+def test_a_full_run_folder_leaves_the_status_true(machine: Machine) -> None:
+    """A status that says `in service` for ever, as nothing could be written when the app died."""
+    if os.geteuid() != 0:
+        pytest.fail("a disk of its own needs root: sudo make test", pytrace=False)
+    with ExitStack() as stack:
+        for place in ("run", "var/lib"):
+            disk = machine.root / place / "adf-agent"
+            disk.mkdir(parents=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+            stack.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=False)
+        machine.user_data(RELEASE_URL=machine.release(app()), ADF_PUBLISH=f"{free_port()}:8000")
+        agent = machine.daemon()
+        agent.reach("in service")
+        for place in ("run", "var/lib"):
+            fill(machine.root / place / "adf-agent/filler")
+        [container] = machine.containers()
+        container.kill()
+        agent.until(lambda: machine.status()["troubles"], "the record tells of it")
+        shown = machine.run("status")
+        assert "the app exited with code 137" in shown.out
+        assert "→ adf-agent logs" in shown.out
+        agent.kill()
+        shown = machine.run("status")
+        assert (shown.code, "no agent running" in shown.out) == (NO_AGENT, True)
+        assert "→ adf-agent logs --agent" in shown.out
+        machine.clean()
+
+
+def fill(path: Path) -> None:
+    """Takes all that is free there, to the last byte."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
 
 
 def test_a_terminal_without_unicode_gets_its_status_too(tmp_path: Path) -> None:
