@@ -5,9 +5,8 @@ import sys
 
 def main() -> int:
     """Runs one command and returns its exit code."""
-    if sys.argv[1:2] == [
-        "status"
-    ]:  # it must answer at once, and the other commands' imports take longer than all it does
+    # It must answer at once, and the other commands' imports take longer than all it does; its help has the time.
+    if sys.argv[1:2] == ["status"] and not {"-h", "--help"} & {*sys.argv}:
         from adf_agent import status  # noqa: PLC0415
 
         return status.main(sys.argv[2:])

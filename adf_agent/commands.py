@@ -174,6 +174,25 @@ def _hold(arguments: argparse.Namespace, root: Root) -> int:
     return 0
 
 
+def _doctor(arguments: argparse.Namespace, root: Root) -> int:
+    from adf_agent.doctor import command  # noqa: PLC0415
+
+    return command.main(root, arguments, print)
+
+
+def _logs(arguments: argparse.Namespace, root: Root) -> int:
+    from adf_agent import logs  # noqa: PLC0415
+
+    logs.run(arguments, root)
+
+
+def _analyze(arguments: argparse.Namespace, root: Root) -> int:
+    from adf_agent import analyze  # noqa: PLC0415
+
+    print(analyze.answer(arguments, root))
+    return 0
+
+
 def _asking() -> "Deadline":
     from adf_agent.deadline import Deadline  # noqa: PLC0415
 
@@ -197,4 +216,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Root], int]] = {
     "drain": _drain,
     "reload": _reload,
     "hold": _hold,
+    "doctor": _doctor,
+    "logs": _logs,
+    "analyze": _analyze,
 }
