@@ -17,7 +17,7 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.1
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup venv demo test lint bench deb rpm package-check ami lock clean
+.PHONY: help setup venv demo test lint bench deb rpm package-check ami docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ ami: deb rpm ## bake the base AMI with packer and your AWS credentials: PACKER_A
 	@packer build -var deb=dist/adf-agent_$(VERSION)_all.deb -var rpm=dist/adf-agent-$(VERSION)-1.noarch.rpm $(PACKER_ARGS) packaging/packer
 
 build/tree.stamp: $(VENV)/requirements.stamp requirements.txt LICENSE $(SOURCES) systemd/adf-agent.service \
-		packaging/tree $(addprefix packaging/,agent.env copyright launcher sysusers.conf)
+		packaging/tree $(addprefix packaging/,agent.env copyright launcher sysusers.conf words)
 	@packaging/tree build/tree
 	@touch $@
 
@@ -65,12 +65,15 @@ $(VENV)/requirements.stamp: requirements-dev.txt | setup
 	@$(BIN)/pip install --quiet --require-hashes --no-deps --requirement requirements-dev.txt
 	@touch $@
 
-$(VENV)/wheel.stamp: $(VENV)/requirements.stamp pyproject.toml README.md LICENSE $(SOURCES)
+$(VENV)/wheel.stamp: $(VENV)/requirements.stamp pyproject.toml hatch_build.py packaging/words README.md LICENSE $(SOURCES)
 	@echo "venv: building the wheel and installing it"
 	@rm -rf build/wheel && mkdir -p build/wheel
 	@$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
 	@$(BIN)/pip install --quiet --no-deps --no-index --force-reinstall build/wheel/*.whl
 	@touch $@
+
+docs: venv ## write docs/settings.md from the code
+	@$(BIN)/python tools/reference >build/settings.md && mv build/settings.md docs/settings.md
 
 lock: ## resolve the requirements files again
 	@$(PYTHON) -m venv build/lock

@@ -1,9 +1,8 @@
-"""What newcomers type: the demo, a sandbox, and the README."""
+"""What newcomers type: the demo and a sandbox."""
 
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -34,8 +33,6 @@ OPERATOR = {
     "HTTP_PROXY": "http://127.0.0.1:9",
     "http_proxy": "http://127.0.0.1:9",
 }
-REPOSITORY = Path(__file__).parents[1]
-GIT = {f"GIT_{who}_{what}": "somebody" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
 @contextmanager
@@ -89,15 +86,6 @@ def nothing_left(docker_client: docker.DockerClient) -> Iterator[Path]:
         yield folder
         assert [*map(str, folder.iterdir()), *processes(folder)] == []
     assert left(docker_client) == before
-
-
-def typed(heading: str) -> str:
-    """The shell lines below *heading*."""
-    found = re.search(
-        rf"^## {heading}\n.*?^```sh\n(.*?)^```", (REPOSITORY / "README.md").read_text(), re.DOTALL | re.MULTILINE
-    )
-    assert found
-    return found[1]
 
 
 def found(pattern: str, text: str) -> str:
@@ -354,55 +342,3 @@ def test_without_its_extra_the_sandbox_names_it(tmp_path: Path) -> None:
 def test_a_proxy_is_kept_out_of_the_loopback(before: dict[str, str], direct: str | None) -> None:
     """Behind a company's proxy nothing of the sandbox would be reached; and what they exempt must stay exempt."""
     assert isolation.direct(before) == ({"NO_PROXY": direct, "no_proxy": direct} if direct else {})
-
-
-@pytest.mark.usefixtures("docker_client")
-def test_the_six_steps_can_be_typed(tmp_path: Path) -> None:
-    """Somebody's first quarter of an hour with this, spent on a line that never worked."""
-    shutil.copytree(REPOSITORY / "examples", tmp_path / "examples")
-    port = free_port()
-    lines = typed("The six steps").replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("clean v1", "clean v1 --yes")
-    lines = lines.replace(r"ADF_APP=hello\n", rf"ADF_APP=hello\nADF_PUBLISH={port}:8000\n")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        shell = subprocess.Popen(
-            ["bash", "-e"],
-            cwd=tmp_path,
-            env={**os.environ, **GIT, "PATH": path},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-            start_new_session=True,
-        )
-        out, _ = shell.communicate(lines, timeout=120)
-    said = re.search(r"  instance (\S+), its .*kill (\d+)", log.read_text(), re.DOTALL)
-    assert said, log.read_text()
-    os.kill(int(said[2]), signal.SIGTERM)
-    assert shell.returncode == 0, log.read_text() + out
-    assert f"Hello World, says v1 on {said[1]}\n" in out
-    assert f"Hello Everybody, tells you v2 on {said[1]}\n" in out
-    assert "revision 4: hello@v1: -NAME" in out
-    with subprocess.Popen(["tail", f"--pid={said[2]}", "-f", "/dev/null"]) as ended:  # it is no child of ours
-        assert ended.wait(60) == 0
-    assert "AWS and metadata are gone" in log.read_text()
-
-
-def test_the_fleet_of_the_readme_can_be_typed(nothing_left: Path) -> None:
-    """A roll that is shown in the README and was never rolled."""
-    lines = typed("A fleet").replace("--bake 10s", "--bake 1s --yes").replace("back hello", "back hello --yes")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    shell = subprocess.run(
-        ["bash", "-e"],
-        cwd=nothing_left,
-        env={**os.environ, "PATH": path, "TMPDIR": str(nothing_left)},
-        input=lines,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert shell.returncode == 0, shell.stdout + shell.stderr
-    assert "Hello World, tells you v2 on i-" in shell.stdout
-    assert "it is down" in shell.stderr

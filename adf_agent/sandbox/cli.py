@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adf_agent import __version__, console
+from adf_agent.layout import Layout, exemplify
 from adf_agent.sandbox import isolation
 
 STARTED = time.monotonic()
@@ -26,16 +27,25 @@ FAULTS = """
   none                                          takes back all but notices and releases
 """
 
+EXAMPLES = {
+    "demo": ["adf-sandbox demo", "adf-sandbox demo --instances 2 --broken"],
+    "up": ['eval "$(adf-sandbox up --instances 3 &)"', 'eval "$(adf-sandbox up --user-data user-data &)"'],
+    "fault": ["adf-sandbox fault spot-notice", "adf-sandbox fault throttling dynamodb:Query", "adf-sandbox fault none"],
+    "down": ["adf-sandbox down"],
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     stop = console.stopping()
     return console.ended("adf-sandbox", lambda: arguments.command(arguments, stop), "sandbox")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="adf-sandbox", description="A fleet and its AWS on one machine.")
+def parser() -> argparse.ArgumentParser:
+    """The words of every command."""
+    about = "A fleet and its AWS on one machine."
+    parser = argparse.ArgumentParser(prog="adf-sandbox", description=about, formatter_class=Layout)
     parser.add_argument("--version", action="version", version=f"adf-sandbox {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo = _command(commands, "demo", _demo, "deliver two releases to a fleet under traffic, and take all away again")
@@ -49,15 +59,18 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--port", type=int, default=0, help="of AWS; any free one without it")
     up.add_argument("--imds-port", type=int, default=0, metavar="PORT", help="of instance metadata; any free one")
     fault = _command(commands, "fault", _fault, "break something in the sandbox that this shell is in")
-    fault.formatter_class, fault.epilog = argparse.RawDescriptionHelpFormatter, f"faults:{FAULTS}"
+    fault.epilog = f"faults:{FAULTS}".rstrip()
     fault.add_argument("name", metavar="NAME")
     fault.add_argument("target", nargs="?", default="", metavar="TARGET")
     _command(commands, "down", _down, "end the sandbox that this shell is in, and take away all of it")
+    for name, lines in EXAMPLES.items():
+        exemplify(commands.choices[name], *lines)
     return parser
 
 
 def _command(commands: Any, name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    about = text[0].upper() + text[1:] + "."
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=about, formatter_class=Layout)
     parser.set_defaults(command=run)
     return parser
 

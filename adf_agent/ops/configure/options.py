@@ -5,7 +5,7 @@ import os
 import re
 
 from adf_agent import __version__
-from adf_agent.ops.layout import Layout
+from adf_agent.layout import Layout, exemplify
 
 TYPE_CHECKING = False  # as in typing, which takes `--help` longer to import than much of what it does
 if TYPE_CHECKING:
@@ -15,12 +15,31 @@ if TYPE_CHECKING:
 WHERE = ("-a", "--app", "-r", "--release", "--table")  # may stand before the command
 SHORT = {"-l": "list", "-s": "set", "-d": "unset"}  # as the original adf-config had them
 
+EXAMPLES = {
+    "list": ["adf-config -a web list", "adf-config -a web -r v43 list --reveal"],
+    "get": ["adf-config -a web get GREETING"],
+    "set": [
+        "adf-config -a web set GREETING=Hello LEVEL=info",
+        "adf-config -a web -r v43 set --secret PASSWORD <password",
+        "adf-config -a web set --ref TOKEN=ssm:/web/token",
+    ],
+    "unset": ["adf-config -a web unset LEVEL", "adf-config -a web -r v43 unset --hide LEVEL"],
+    "diff": ["adf-config -a web diff v42 v43", "adf-config -a web diff --file .env"],
+    "history": ["adf-config -a web history --limit 5"],
+    "rollback": ["adf-config -a web rollback 17"],
+    "promote": ["adf-config -a web promote v43"],
+    "clean": ["adf-config -a web clean v42"],
+    "import": ["adf-config -a web import .env --secret PASSWORD"],
+    "export": ["adf-config -a web -r v43 export >.env"],
+    "init": ["adf-config init", "adf-config init --table config-eu"],
+}
+
 
 def parse(words: "Sequence[str]") -> argparse.Namespace:
     """What *words* say: *command* is its name. Ends the process with the usage where that can't be meant."""
-    parser = _parser()
-    arguments = parser.parse_args(_command_first([*words]))
-    _check(parser, arguments)
+    known = parser()
+    arguments = known.parse_args(_command_first([*words]))
+    _check(known, arguments)
     return arguments
 
 
@@ -47,7 +66,8 @@ def _command_first(words: "list[str]") -> "list[str]":
     return [*(SHORT.get(word, word) for word in words[at : at + 1]), *words[:at], *words[at + 1 :]]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The words of every command."""
     usage = "adf-config [-a APP] [-r RELEASE] [--table TABLE] COMMAND ..."
     text = "An app's config: looked at and changed. APP may be named by ADF_APP, TABLE by ADF_CONFIG_TABLE."
     parser = argparse.ArgumentParser(prog="adf-config", usage=usage, description=text, formatter_class=Layout)
@@ -84,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     _secret(_format(taken), "of those in the file: encrypt it")
     _format(_release(_command(commands, "export", "what a container would get, secrets in the clear")))
     _command(commands, "init", "make the table: on-demand, TTL, point-in-time recovery")
+    for name, lines in EXAMPLES.items():
+        exemplify(commands.choices[name], *lines)
     return parser
 
 

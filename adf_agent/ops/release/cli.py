@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from adf_agent import __version__
-from adf_agent.ops.layout import Layout
+from adf_agent.layout import Layout, exemplify
 
 TYPE_CHECKING = False  # as in typing, which takes `--help` longer to import than much of what it does
 if TYPE_CHECKING:
@@ -13,11 +13,25 @@ if TYPE_CHECKING:
     from typing import Any
 
     from adf_agent.notation import Limits
+    from adf_agent.signature import Key
+
+EXAMPLES = {
+    "create": [
+        "adf-release create",
+        "adf-release create --ref v43 --to s3://releases/web >>user-data",
+        "export $(adf-release create --to github:example/web)",
+    ],
+    "build": ["adf-release build s3://releases/v43.tar.gz --push registry.example.com/web"],
+    "verify": [
+        "adf-release verify s3://releases/v43.tar.gz",
+        "adf-release verify docker://registry.example.com/web:v43",
+    ],
+}
 
 
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Runs one command and returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     from adf_agent import console, log, status  # noqa: PLC0415
 
     status.tolerate(sys.stdout, sys.stderr)
@@ -25,7 +39,8 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     return console.ended("adf-release", lambda: arguments.command(arguments, console.stopping()) or 0, "ops")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The words of every command."""
     parser = argparse.ArgumentParser(
         prog="adf-release", description="Releases: made, built once, verified.", formatter_class=Layout
     )
@@ -36,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--name", metavar="NAME", help="the release's; else the tag on the commit, else 12 of its digits")
     places = "a folder (the current one), s3://bucket/prefix, or github:owner/repository"
     made.add_argument("--to", default=".", metavar="PLACE", help=places)
+    made.add_argument("--sign", metavar="KEYFILE", help="minisign's secret key: its signature is delivered too")
     made.add_argument("--allow-dirty", action="store_true", help="leave out what is not committed, knowingly")
     _time(made)
     built = _command(commands, "build", _build, "build a release's image once, and push it to a registry")
@@ -49,8 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     _bounds(built)
     checked = _command(commands, "verify", _verify, "find what an instance would refuse, before it does")
     checked.add_argument("url", metavar="RELEASE_URL")
+    text = "what the AMI has as ADF_RELEASE_KEYS: by one of them it must be signed"
+    checked.add_argument("--key", type=_keys, default=(), metavar="KEYS", help=text)
     checked.add_argument("--json", action="store_true", help="for programs")
     _bounds(checked)
+    for name, lines in EXAMPLES.items():
+        exemplify(commands.choices[name], *lines)
     return parser
 
 
@@ -85,6 +105,13 @@ def _limits(text: str) -> "Limits":
     return limits
 
 
+def _keys(text: str) -> "tuple[Key, ...]":
+    from adf_agent import signature  # noqa: PLC0415
+
+    keys: tuple[Key, ...] = _told(lambda: signature.keys(text))
+    return keys
+
+
 def _told(parse: "Callable[[], Any]") -> "Any":
     """What *parse* returns; what it refuses is said as it says it, which argparse does of this one error alone."""
     try:
@@ -98,7 +125,8 @@ def _create(arguments: argparse.Namespace, stop: "threading.Event") -> None:
     from adf_agent.ops.release import create  # noqa: PLC0415
 
     deadline = Deadline(arguments.timeout, stop)
-    made = create.create(arguments.ref, arguments.name, arguments.to, deadline, allow_dirty=arguments.allow_dirty)
+    sign, allow_dirty = arguments.sign, arguments.allow_dirty
+    made = create.create(arguments.ref, arguments.name, arguments.to, deadline, sign=sign, allow_dirty=allow_dirty)
     print(f"RELEASE_URL={made}")
 
 
@@ -115,4 +143,4 @@ def _verify(arguments: argparse.Namespace, stop: "threading.Event") -> None:
     from adf_agent.ops.release import verify  # noqa: PLC0415
 
     deadline = Deadline(arguments.timeout, stop)
-    verify.verify(arguments.url, arguments.archive_limit, deadline, as_json=arguments.json)
+    verify.verify(arguments.url, arguments.archive_limit, arguments.key, deadline, as_json=arguments.json)

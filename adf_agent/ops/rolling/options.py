@@ -5,7 +5,7 @@ import re
 import sys
 
 from adf_agent import __version__
-from adf_agent.ops.layout import Layout
+from adf_agent.layout import Layout, exemplify
 
 TYPE_CHECKING = False  # as in typing, which takes `--help` longer to import than much of what it does
 if TYPE_CHECKING:
@@ -15,14 +15,25 @@ if TYPE_CHECKING:
     from adf_agent.ops.rolling.wishes import Wishes
 
 WHOLE = 100  # percent
+EXAMPLES = {
+    "plan": ["adf-roll plan web s3://releases/web/v43.tar.gz"],
+    "start": [
+        "adf-roll start web s3://releases/web/v43.tar.gz --canary 10% --bake 5m --alarm web-errors",
+        "adf-roll start web docker://registry.example.com/web:v43 --check ./smoke-test --clean",
+        "adf-roll start web --image ami-0123456789abcdef0 --yes --detach --alarm web-errors",
+    ],
+    "watch": ["adf-roll watch web", "adf-roll watch web --json | jq .event"],
+    "status": ["adf-roll status web"],
+    "back": ["adf-roll back web --batch 50%"],
+}
 
 
 def parse(words: "Sequence[str]") -> argparse.Namespace:
     """What *words* say: *command* is its name. Ends the process with the usage where that can't be meant."""
-    parser = _parser()
-    arguments = parser.parse_args(words)
+    known = parser()
+    arguments = known.parse_args(words)
     if wrong := _wrong(arguments):
-        parser.error(wrong)
+        known.error(wrong)
     return arguments
 
 
@@ -85,7 +96,8 @@ def _terminal() -> bool:
     return bool(sys.stdin) and sys.stdin.isatty()
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The words of every command."""
     text = (
         "A release onto an Auto Scaling group: a canary first, then the rest. EC2 Auto Scaling's own instance refresh "
         "does it, and goes on when this ends. Exit codes: 0 done, 1 rolled back or failed, 2 usage, 3 refused, "
@@ -104,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     back = _command(commands, "back", "to the release before: a rollback during a roll, a new roll after it")
     _batch(back)
     _yes(back)
+    for name, lines in EXAMPLES.items():
+        exemplify(commands.choices[name], *lines)
     return parser
 
 
