@@ -263,7 +263,7 @@ def test_bad_input_ends_with_a_sentence_its_exit_code_and_nothing_left(machine: 
     assert "Traceback" not in booted.log
     assert machine.containers() == []
     left = {path.name for path in (machine.root / "var/lib/adf-agent").iterdir()}
-    assert left <= {"state.json", "last-lines", "build.log", "buildx"}
+    assert left <= {"state.json", "last-lines", "boots.json", "build.log", "buildx"}
     assert case.code not in (SETTINGS, DOCKER, RELEASE, IMAGE) or machine.state().get("images", []) == []
 
 
