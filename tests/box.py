@@ -232,6 +232,16 @@ class Instance(Box):
         found: list[Any] = json.loads(self.run("docker", "inspect", *names).stdout) if names else []
         return found
 
+    def life(self) -> tuple[str, str, int]:
+        """What tells a container, and one run of it, from any other: its id, when it started, its process."""
+        [container] = self.containers()
+        return container["Id"], container["State"]["StartedAt"], container["State"]["Pid"]
+
+    def install(self, package: Path) -> None:
+        """Installs the .deb, or upgrades to it."""
+        shutil.copy(package, self.disk.root / "srv/agent.deb")
+        self.run("dpkg", "--install", "/srv/agent.deb")
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """The agent's events of this name in the journal, oldest first."""
         lines = [line for line in self.journal("--output=cat").splitlines() if line.startswith("{")]

@@ -6,17 +6,18 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from box import Instance
+from box import Box, Instance
 from layer import Layer
 
 CACHE = Path(__file__).parents[1] / "build/box"
 PACKAGES = (
-    "busybox-static,ca-certificates,cloud-init,dbus,docker.io,iproute2,iptables,libpam-systemd,procps,python3,"
-    "systemd,systemd-sysv"
+    "amazon-ecr-credential-helper,busybox-static,ca-certificates,cloud-init,dbus,docker.io,iproute2,iptables,"
+    "libpam-systemd,procps,python3,systemd,systemd-sysv"
 )
 # A container manager leaves the controllers read-only, and Docker in it needs a cgroup for each of its containers.
 DOCKER_DROP_IN = """\
@@ -62,6 +63,14 @@ def box(box_installed: Path, box_base: Path) -> Iterator[Instance]:
     """A box with the agent's package in it, not booted yet: an instance before its first boot."""
     with Instance(box_installed, box_base) as box:
         yield box
+
+
+@contextmanager
+def busy_apt(box: Box) -> Iterator[None]:
+    """Somebody else is at the package lists of *box* meanwhile, as apt's own timer is soon after a first boot."""
+    with (box.disk.root / "var/lib/apt/lists/lock").open("a") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _make(root: Path) -> None:

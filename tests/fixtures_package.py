@@ -1,5 +1,6 @@
-"""The packages as `make deb rpm` has built them: what an AMI gets is what is tested."""
+"""The packages as `make deb rpm` has built them: what an AMI gets is what is tested. And the unit, as it is written."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 
 import adf_agent
 
-DIST = Path(__file__).parents[1] / "dist"
+REPOSITORY = Path(__file__).parents[1]
+DIST = REPOSITORY / "dist"
+UNIT = REPOSITORY / "systemd/adf-agent.service"
 
 
 def _built(name: str) -> Path:
@@ -37,3 +40,12 @@ def unpacked(deb: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="adf-") as folder:
         subprocess.run(["dpkg-deb", "--extract", deb, folder], check=True)
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def unit() -> dict[str, list[str]]:
+    """The unit's directives, name → the value of each of its lines."""
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE):
+        found.setdefault(name, []).append(value)
+    return found

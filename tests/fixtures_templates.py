@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import hcl2
 import pytest
+from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 from moto.cloudformation.models import cloudformation_backends
 from moto.cloudformation.parsing import clean_json
 from moto.elbv2.models import elbv2_backends
@@ -20,7 +22,7 @@ PACKAGING = Path(__file__).parents[1] / "packaging"
 TEMPLATE = PACKAGING / "cloudformation" / "app.yaml"
 COMMANDS = Path(sys.executable).parent
 APP, BUCKET, TABLE = "hello", "releases", "adf-config"
-URL = "s3://releases/v1.tar.gz"
+URL = "s3://releases/hello/v1.tar.gz"
 HOOKS = [
     {
         "LifecycleHookName": "adf-launch",
@@ -39,7 +41,9 @@ METADATA = {"HttpTokens": "required", "HttpPutResponseHopLimit": 2, "InstanceMet
 MAINTENANCE = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 110}
 WARMUP = 15
 # moto says so of every type that it does not make; the rest of the stack is made.
-UNMADE = pytest.mark.filterwarnings("ignore:Tried to parse AWS..CloudWatch..Alarm")
+UNMADE = pytest.mark.filterwarnings(
+    "ignore:Tried to parse AWS..CloudWatch..Alarm", "ignore:Tried to parse AWS..CloudFormation..WaitConditionHandle"
+)
 
 
 def policy(name: str, values: Mapping[str, str]) -> Any:
@@ -69,9 +73,9 @@ def others(cloud: Cloud) -> dict[str, str]:
     return {"arn": made["TargetGroups"][0]["TargetGroupArn"], "security_group_id": there["GroupId"]}
 
 
-def version(cloud: Cloud, template: str) -> Any:
-    """What version 1 of the launch template has."""
-    described = cloud.client("ec2").describe_launch_template_versions(LaunchTemplateId=template, Versions=["1"])
+def version(cloud: Cloud, template: str, number: str = "1") -> Any:
+    """What a version of the launch template has."""
+    described = cloud.client("ec2").describe_launch_template_versions(LaunchTemplateId=template, Versions=[number])
     return described["LaunchTemplateVersions"][0]["LaunchTemplateData"]
 
 
@@ -81,6 +85,32 @@ def run(
     """What became of the command, in this process's environment and *environment*."""
     whole = {**os.environ, **environment}
     return subprocess.run(command, cwd=cwd, env=whole, capture_output=True, text=True, timeout=240, check=False)
+
+
+def template(part: str) -> dict[str, Any]:
+    """The Parameters, Resources or Outputs of the CloudFormation template as they are written."""
+    found: dict[str, Any] = cfn_yaml.load(str(TEMPLATE))[part]
+    return found
+
+
+def module(kind: str) -> dict[str, dict[str, Any]]:
+    """The Terraform module's blocks of a *kind* as they are written: variables by name, resources by type.name."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((PACKAGING / "terraform").glob("*.tf")):
+        for block in plain(hcl2.loads(path.read_text())).get(kind, ()):
+            for name, body in block.items():
+                inner = {f"{name}.{each}": body[each] for each in body} if kind == "resource" else {name: body}
+                found |= inner
+    return found
+
+
+def plain(value: Any) -> Any:
+    """What python-hcl2 read, without the quotes that it keeps and what it adds."""
+    if isinstance(value, dict):
+        return {plain(key): plain(each) for key, each in value.items() if not key.startswith("__")}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return value.strip('"') if isinstance(value, str) else value
 
 
 class Stack:
@@ -118,15 +148,16 @@ class Stack:
 
     def has(self, name: str) -> bool:
         """Whether the resource *name* is to be made."""
-        condition = self._written(name).get("Condition")
+        condition = self.written(name).get("Condition")
         return condition is None or bool(self._map.lazy_condition_map[condition])
 
-    def properties(self, name: str, *wanted: str) -> Any:
+    def properties(self, name: str, *wanted: str, part: str = "Properties") -> Any:
         """Of the resource *name* all, or those, with the template's functions resolved: moto does not keep them all."""
-        written = self._written(name)["Properties"]
+        written = self.written(name)[part]
         return clean_json({key: written[key] for key in wanted or written}, self._map)
 
-    def _written(self, name: str) -> Any:
+    def written(self, name: str) -> Any:
+        """The resource *name* as the template has it."""
         return self._map._resource_json_map[name]  # noqa: SLF001  no API tells them
 
     def complete(self) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 from box import Instance
+from fixtures_box import busy_apt
 
 USER_DATA = Path(__file__).parent.parent / "packaging/cloud-init/user-data.yaml"
+NO_MIRRORS = 'Dir::Etc { sourcelist "/dev/null"; sourceparts "/dev/null"; };'
 # What would take a network that a box does not have, or seconds that say nothing about the agent.
 QUICK = """\
 datasource_list: [NoCloud]
 network: {config: disabled}
 locale: false
 """
-NO_MIRRORS = 'Dir::Etc { sourcelist "/dev/null"; sourceparts "/dev/null"; };'
 
 
 def launch(box: Instance, user_data: bytes) -> None:
@@ -82,7 +83,10 @@ def stock_user_data(bare_box: Instance, deb: Path) -> bytes:
 
 def test_a_stock_image_installs_the_agent_and_boots_the_release(bare_box: Instance, stock_user_data: bytes) -> None:
     """The documented way in without baking leads nowhere; or it ends in a launch that waits for itself."""
-    launch(bare_box, stock_user_data)
+    said = bare_box.disk.root / "var/log/cloud-init-output.log"
+    with busy_apt(bare_box):
+        launch(bare_box, stock_user_data)
+        bare_box.until(lambda: said.exists() and "Could not get lock" in said.read_text(), "apt's lock is met")
     bare_box.until(lambda: cloud_init(bare_box) == "done", "cloud-init is done")
     bare_box.reach("in service")
     assert bare_box.run("systemctl", "is-enabled", "adf-agent").stdout.split() == ["enabled"]

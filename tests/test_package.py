@@ -20,7 +20,6 @@ PACKAGING = REPOSITORY / "packaging"
 LIBRARY = "usr/lib/adf-agent"
 INSTALL = {"deb": ("dpkg", "--force-confold", "--install"), "rpm": ("rpm", "--nodeps", "--upgrade")}
 REMOVE = {"deb": ("dpkg", "--remove"), "rpm": ("rpm", "--nodeps", "--erase")}
-UNENFORCED = {"ADF_RELEASE_KEYS", "ADF_RELEASE_SOURCES"}  # refused by this version, wherever they are set
 UNCHECKED_HASH = 0b01  # PEP 552's flags of bytecode that is taken whatever its source says
 
 MAKE_EVERY_CLIENT = """
@@ -77,7 +76,9 @@ def upgrades(unpacked: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix="adf-") as name:
         folder = Path(name)
         tree = folder / "tree"
-        shutil.copytree(unpacked, tree, ignore=shutil.ignore_patterns("__pycache__", "boto*", "s3transfer*"))
+        shutil.copytree(
+            unpacked, tree, ignore=shutil.ignore_patterns("__pycache__", "boto*", "s3transfer*", "needrestart")
+        )
         (tree / LIBRARY / "adf_agent/__init__.py").write_text('__version__ = "99"\n')
         (tree / LIBRARY / "bytecode").write_text("")
         with (tree / "etc/adf-agent/agent.env").open("a") as example:
@@ -111,6 +112,22 @@ def test_every_library_comes_with_its_licence(unpacked: Path) -> None:
     for distribution in distributions:
         assert [path for path in distribution.rglob("*") if "LICEN" in path.name.upper()], distribution
     assert (unpacked / "usr/share/doc/adf-agent/copyright").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "man/man1/adf-agent.1.gz",
+        "bash-completion/completions/adf-agent",
+        "fish/vendor_completions.d/adf-agent.fish",
+        "zsh/site-functions/_adf-agent",
+        "zsh/vendor-completions/_adf-agent",
+    ],
+)
+def test_page_and_completions_are_where_they_are_looked_for(path: str, unpacked: Path, rpm: Path) -> None:
+    """Who is on the instance at night has no browser at hand."""
+    assert (unpacked / "usr/share" / path).stat().st_size
+    assert f"/usr/share/{path}" in output("rpm", "-qpl", rpm).split("\n")
 
 
 def test_bytecode_is_complete_and_taken_unchecked(unpacked: Path) -> None:
@@ -162,14 +179,14 @@ def test_agent_env_shows_every_setting_that_it_may_hold() -> None:
     shown = {name for name in examples() if name.startswith("ADF_") or name in TABLE}
     options = {name for name in shown if name.startswith(settings.LOG_OPTION)}
     assert options
-    assert shown - options == set(TABLE) - UNENFORCED
+    assert shown - options == set(TABLE)
 
 
 def test_each_example_of_agent_env_is_one_that_the_agent_takes() -> None:
     """An example that is refused ends the boot of every instance whose operator has trusted it."""
     found = settings.resolve({}, {}, examples())
     assert not found.warnings
-    assert {found.sources[name][1] for name in set(TABLE) - UNENFORCED} == {"agent.env"}
+    assert {found.sources[name][1] for name in set(TABLE)} == {"agent.env"}
 
 
 def test_agent_env_sets_nothing_by_itself() -> None:

@@ -1,4 +1,4 @@
-"""The base AMI: packer's template is checked, and what it runs on an instance runs here, in packer's docker builder."""
+"""The base AMI: packer's template is checked, and what it runs on an instance runs in packer's docker builder."""
 
 import json
 import os
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import docker
 import pytest
-from box import Box, Instance
 from docker.errors import ContainerError
 from layer import Layer
 
@@ -34,9 +33,8 @@ build {
     image = "%s"
   }
 """
-# One user, who is root; nothing to fetch anything from.
+# One user, who is root.
 SUDO = '#!/bin/sh\nexec "$@"\n'
-FETCHED = "amazon-ecr-credential-helper"
 # Half of the file system, of no use to the build: Docker's engine, which can't run there, lists, languages.
 LEFT_OUT = (
     "usr/bin/containerd*",
@@ -48,6 +46,7 @@ LEFT_OUT = (
 )
 # What a host has that bakes.
 OF_ITS_OWN = (
+    "etc/docker/key.json",
     "etc/machine-id",
     "etc/ssh/ssh_host_ed25519_key",
     "home/admin/.ssh/authorized_keys",
@@ -55,6 +54,7 @@ OF_ITS_OWN = (
     "var/lib/adf-agent/state.json",
     "var/lib/apt/lists/mirror",
     "var/lib/cloud/instance/user-data.txt",
+    "var/lib/docker/engine-id",
     "var/log/syslog",
 )
 
@@ -94,20 +94,10 @@ def run(client: docker.DockerClient, image: str, line: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def fetched(box_base: Path) -> Iterator[Path]:
-    """What else install.sh would fetch, as nothing can be fetched where it runs here: a layer."""
-    with Layer(box_base) as layer:
-        for command in (["update"], ["install", "--no-install-recommends", "--assume-yes", FETCHED]):
-            subprocess.run(["chroot", layer.root, "apt-get", "-qq", *command], check=True, capture_output=True)
-        layer.unmount()
-        yield layer.changes
-
-
-@pytest.fixture(scope="module")
-def stock(fetched: Path, box_base: Path, docker_client: docker.DockerClient) -> Iterator[str]:
+def stock(box_base: Path, docker_client: docker.DockerClient) -> Iterator[str]:
     """An image of a Debian before the bake."""
     tag = f"adf-test/stock:{os.getpid()}"
-    with Layer(fetched, box_base) as layer:
+    with Layer(box_base) as layer:
         layer.write("usr/local/bin/sudo", SUDO)
         (layer.root / "usr/local/bin/sudo").chmod(0o755)
         for path in OF_ITS_OWN:
@@ -206,6 +196,7 @@ def test_nothing_that_must_be_an_instances_own_is_in_the_image(look: Look) -> No
         ("systemctl disable docker", "Docker is enabled"),
         ("echo '{,' >/etc/docker/daemon.json", "Docker's configuration is JSON"),
         ("rm /usr/bin/docker", "Docker builds with BuildKit"),
+        ("mkdir -p /var/lib/docker; touch /var/lib/docker/engine-id", "Docker has no id"),
         ("systemd-machine-id-setup", "the machine has no id"),
         ("touch /etc/ssh/ssh_host_rsa_key", "the host has no keys"),
         ("mkdir -p /home/admin/.ssh; touch /home/admin/.ssh/authorized_keys", "nobody has a key"),
@@ -224,62 +215,3 @@ def test_a_distribution_that_is_not_known_is_refused(stock: str, docker_client: 
     line = "echo 'ID=arch PRETTY_NAME=Arch' >/etc/os-release; bash /packer/install.sh"
     with pytest.raises(ContainerError, match="Arch is not known here"):
         run(docker_client, stock, line)
-
-
-@pytest.fixture
-def stock_box(fetched: Path, box_base: Path) -> Iterator[Box]:
-    """A Debian before the bake, with systemd and Docker running."""
-    with Box(fetched, box_base) as box:
-        box.boot()
-        box.until(lambda: box.run("docker", "version", check=False).returncode == 0, "Docker answers")
-        yield box
-
-
-@pytest.fixture
-def registry(stock_box: Box, tmp_path: Path) -> Iterator[str]:
-    """A registry at the box's loopback."""
-    address = "127.0.0.1:5000"
-    configuration = tmp_path / "registry.yml"
-    storage = {"filesystem": {"rootdirectory": str(tmp_path)}}
-    configuration.write_text(json.dumps({"version": 0.1, "http": {"addr": address}, "storage": storage}))
-    with (tmp_path / "registry.log").open("w") as log:
-        with stock_box.network():
-            process = subprocess.Popen(["docker-registry", "serve", configuration], stdout=log, stderr=log)
-        with process:
-            yield address
-            process.kill()
-
-
-def test_base_images_are_there_and_docker_runs_as_configured(stock_box: Box, registry: str, deb: Path) -> None:
-    """A registry that is out, or has had enough of us, ends each boot; or Docker does not start at all."""
-    image = f"{registry}/base:1"
-    stock_box.run("sh", "-c", f"tar -c -C / etc/os-release | docker import - {image}")
-    stock_box.until(lambda: stock_box.run("docker", "push", image, check=False).returncode == 0, "the registry answers")
-    stock_box.run("docker", "rmi", image)
-    stock_box.disk.write("srv/adf-agent.deb", deb.read_bytes())
-    stock_box.disk.write("srv/install.sh", (PACKER / "install.sh").read_bytes())
-    stock_box.run("cp", "/srv/adf-agent.deb", "/tmp")
-    stock_box.run("systemctl", "stop", "docker.socket", "docker")  # as one that was installed a moment ago
-    stock_box.run("env", f"BASE_IMAGES={image}", "bash", "/srv/install.sh")
-    assert stock_box.run("docker", "images", "--format={{.Repository}}:{{.Tag}}").stdout.split() == [image]
-    running = "{{.LiveRestoreEnabled}} {{.LoggingDriver}}"
-    assert stock_box.run("docker", "info", f"--format={running}").stdout.split() == ["true", "local"]
-    assert stock_box.run("systemctl", "is-enabled", "adf-agent").stdout.split() == ["enabled"]
-    assert stock_box.run("systemctl", "is-active", "adf-agent", check=False).stdout.split() == ["inactive"]
-
-
-def test_an_upgrade_of_docker_leaves_the_app_alone_and_watched(box: Instance) -> None:
-    """Unattended upgrades restart Docker all over a fleet: every app goes down, or is looked after no more."""
-    configuration = re.findall(r"<<'JSON'\n(.*)\nJSON\n", (PACKER / "install.sh").read_text(), re.DOTALL)[0]
-    place = box.disk.root / "etc/docker/daemon.json"
-    place.write_text(json.dumps({**json.loads(place.read_text()), **json.loads(configuration)}))
-    box.user_data(RELEASE_URL=box.release(), ADF_PUBLISH="8080:8000")
-    box.boot()
-    box.reach("in service")
-    [before] = box.containers()
-    box.run("systemctl", "restart", "docker")
-    [after] = box.containers()
-    assert (after["Id"], after["State"]) == (before["Id"], before["State"])
-    box.run("docker", "kill", after["Id"])
-    box.until(lambda: [each["State"]["Running"] for each in box.containers()] == [True], "the app is started again")
-    box.reach("in service")

@@ -1,6 +1,7 @@
 """packaging/cloudformation: from an AMI to a group that adf-roll rolls."""
 
 import base64
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,10 @@ from fixtures_templates import (
     URL,
     WARMUP,
     Stack,
+    module,
     others,
     run,
+    template,
     version,
 )
 
@@ -34,6 +37,7 @@ from adf_agent.sandbox.fleet import CONFIG, PORT, Fleet, deliver
 from adf_agent.sandbox.up import PAGE
 
 BALANCER = {"LoadBalancer", "Listener", "TargetGroup", "LoadBalancerSecurityGroup", "Errors", "Unhealthy"}
+AMI = Path(__file__).parents[1] / "docs/ami.md"
 pytestmark = UNMADE
 
 
@@ -71,14 +75,15 @@ def test_the_group_is_one_that_adf_roll_can_roll(stack: Stack) -> None:
     group = stack.properties("Group")
     assert group["LifecycleHookSpecificationList"] == HOOKS
     assert (group["DefaultInstanceWarmup"], group["InstanceMaintenancePolicy"]) == (WARMUP, MAINTENANCE)
-    assert group["HealthCheckType"] == "EC2"
+    assert (group["HealthCheckType"], group["HealthCheckGracePeriod"]) == ("EC2", 0)
     assert "DesiredCapacity" not in group  # an update would scale a group back that somebody has scaled
 
 
 def test_the_table_is_the_one_that_adf_config_makes(stack: Stack) -> None:
-    """Fleet records that stay for ever, or a config that nobody can have back."""
+    """Fleet records that stay for ever, or a stack that takes every app's config with it."""
     table = stack.cloud.client("dynamodb").describe_table(TableName=TABLE)["Table"]
     assert {each["AttributeName"]: each["KeyType"] for each in table["KeySchema"]} == {"App": "HASH", "Name": "RANGE"}
+    assert {stack.written("Table")[name] for name in ("DeletionPolicy", "UpdateReplacePolicy")} == {"Retain"}
     written = stack.properties("Table")
     assert written["TimeToLiveSpecification"] == {"AttributeName": "Expires", "Enabled": True}
     assert written["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
@@ -86,10 +91,10 @@ def test_the_table_is_the_one_that_adf_config_makes(stack: Stack) -> None:
 
 def test_the_outputs_are_what_to_type(stack: Stack) -> None:
     """An operator who has a stack, and no word on how a release gets into it."""
-    assert stack.outputs["Start"] == "adf-roll start hello RELEASE_URL --alarm hello-errors --alarm hello-unhealthy"
-    alarms = [stack.properties(name, "AlarmName", "TreatMissingData") for name in ("Errors", "Unhealthy")]
-    assert [each["AlarmName"] for each in alarms] == ["hello-errors", "hello-unhealthy"]
-    assert {each["TreatMissingData"] for each in alarms} == {"notBreaching"}  # else a quiet app can't be rolled
+    alarms = [stack.properties(name, "AlarmName")["AlarmName"] for name in ("Errors", "Unhealthy")]
+    guarded = " ".join(f"--alarm {name}" for name in alarms)
+    assert stack.outputs["Start"] == f"adf-roll start hello RELEASE_URL --bake 5m {guarded}"
+    assert stack.outputs["InstanceRole"] == stack.id("InstanceRole")
     assert stack.outputs["BeforeUpdate"].endswith("--query 'AutoScalingGroups[0].LaunchTemplate.Version' --output text")
 
 
@@ -112,9 +117,42 @@ def test_a_target_group_that_is_there_is_joined(cloud: Cloud) -> None:
 
 
 def test_the_second_app_shares_the_table(cloud: Cloud) -> None:
-    """A stack that fails as its table is there already, or that takes every app's config with it."""
+    """A stack that fails as its table is there already."""
     assert missing(Stack(cloud, CreateConfigTable="false")) == {"Table"}
-    assert "DeletionPolicy: Retain" in TEMPLATE.read_text()
+
+
+def test_the_role_may_what_else_it_is_given(cloud: Cloud) -> None:
+    """A group of instances that nobody gets onto, and whose app may nothing, but by an edit of the template."""
+    given = [
+        f"arn:aws:iam::aws:policy/{name}" for name in ("AmazonSSMManagedInstanceCore", "CloudWatchAgentServerPolicy")
+    ]
+    stack = Stack(cloud, InstancePolicyArns=",".join(given))
+    assert stack.properties("InstanceRole")["ManagedPolicyArns"] == given
+
+
+def test_it_is_given_nothing_else_by_default(stack: Stack) -> None:
+    """A stack that fails, as an empty text is no policy's ARN."""
+    assert "ManagedPolicyArns" not in stack.properties("InstanceRole")
+
+
+def test_the_group_waits_for_who_sends_it_requests(stack: Stack) -> None:
+    """Its first instances are launched before a listener is there, and the load balancer checks none of them."""
+    assert stack.written("Group")["DependsOn"] == "Served"
+    assert stack.properties("Served", part="Metadata") == {"After": stack.id("Listener")}
+
+
+def test_the_parameters_are_those_of_terraform_and_as_documented() -> None:
+    """An example that fails by a name, or the same words that mean another fleet in the other template."""
+    parameters, variables = template("Parameters"), module("variable")
+    rows = re.findall(r"^\| (`[A-Z].*?) \| (.*?) ?\| ", AMI.read_text().partition("## 3.")[2], re.MULTILINE)
+    names = [[re.findall(r"`(\w+)`", cell) for cell in row] for row in rows]
+    assert sorted(name for ours, _ in names for name in ours) == sorted(parameters)
+    assert sorted(name for _, theirs in names for name in theirs) == sorted(variables)
+    for ours, theirs in names:
+        for one, other in zip(ours, theirs, strict=False):
+            if one.lower() == other.replace("_", ""):
+                found, wanted = parameters[one].get("Default"), variables[other].get("default")
+                assert str(found or "").lower() == str(wanted or "").lower(), one
 
 
 def test_bodies_are_kept_where_that_is_asked_for(cloud: Cloud) -> None:

@@ -3,12 +3,12 @@
 import base64
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import hcl2
 import pytest
 from fixtures_templates import (
     APP,
@@ -21,6 +21,7 @@ from fixtures_templates import (
     URL,
     WARMUP,
     accounts,
+    module,
     network,
     others,
     policy,
@@ -33,6 +34,7 @@ from adf_agent.sandbox.autoscaling import AutoScaling
 from adf_agent.sandbox.cloud import Cloud
 from adf_agent.sandbox.imds import Instance
 
+ROLLED = "s3://releases/hello/v2.tar.gz"
 PROPERTIES = {
     "name": "LifecycleHookName",
     "lifecycle_transition": "LifecycleTransition",
@@ -47,40 +49,33 @@ PROVIDER = {
 }
 
 
-def written() -> dict[str, dict[str, Any]]:
-    """The Terraform module's resources as they are written, by type; of each type the last one."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted((PACKAGING / "terraform").glob("*.tf")):
-        for resource in plain(hcl2.loads(path.read_text())).get("resource", ()):
-            [(kind, named)] = resource.items()
-            [found[kind]] = named.values()
-    return found
-
-
-def plain(value: Any) -> Any:
-    """What python-hcl2 read, without the quotes that it keeps and what it adds."""
-    if isinstance(value, dict):
-        return {plain(key): plain(each) for key, each in value.items() if not key.startswith("__")}
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    return value.strip('"') if isinstance(value, str) else value
-
-
 def test_the_terraform_module_says_the_same() -> None:
     """Two templates that drift apart: the one that fewer people use has the old mistake."""
-    resources = written()
-    group, template = resources["aws_autoscaling_group"], resources["aws_launch_template"]
+    resources = module("resource")
+    group, template = resources["aws_autoscaling_group.app"], resources["aws_launch_template.app"]
     hooks = [{PROPERTIES[key]: value for key, value in hook.items()} for hook in group["initial_lifecycle_hook"]]
     assert hooks == HOOKS
     assert group["launch_template"] == [{"id": "${aws_launch_template.app.id}", "version": "1"}]
     assert group["lifecycle"] == [{"ignore_changes": ["${launch_template[0].version}", "desired_capacity"]}]
-    assert (group["health_check_type"], group["default_instance_warmup"]) == ("EC2", WARMUP)
+    assert (group["health_check_type"], group["health_check_grace_period"]) == ("EC2", 0)
+    assert group["default_instance_warmup"] == WARMUP
     assert [*group["instance_maintenance_policy"][0].values()] == [*MAINTENANCE.values()]
     [options] = template["metadata_options"]
     assert (options["http_tokens"], options["instance_metadata_tags"]) == ("required", "enabled")
-    assert resources["aws_dynamodb_table"]["ttl"] == [{"attribute_name": "Expires", "enabled": True}]
+    assert resources["aws_dynamodb_table.config"]["ttl"] == [{"attribute_name": "Expires", "enabled": True}]
     for kind, name in (("aws_iam_role_policy", "instance"), ("aws_iam_policy", "operator")):
-        assert f"/../iam/{name}.json" in resources[kind]["policy"]
+        assert f"/../iam/{name}.json" in resources[f"{kind}.{name}"]["policy"]
+
+
+def test_what_is_in_use_is_there_until_its_successor_is() -> None:
+    """A change of the port or the VPC: what instances and a listener hold can't be destroyed, and the apply hangs."""
+    for name in ("aws_lb_target_group.app", "aws_security_group.instance", "aws_security_group.load_balancer"):
+        assert module("resource")[name]["lifecycle"] == [{"create_before_destroy": True}]
+
+
+def test_the_config_of_every_app_outlives_this_one() -> None:
+    """A `terraform destroy` of one app takes the config of all of them."""
+    assert module("resource")["aws_dynamodb_table.config"]["lifecycle"] == [{"prevent_destroy": True}]
 
 
 def provider() -> Path | None:
@@ -138,31 +133,60 @@ def test_the_terraform_module_makes_the_same(cloud: Cloud, tmp_path: Path, capsy
     if not (plugins and shutil.which("terraform")):
         with capsys.disabled():
             sys.stdout.write("no terraform with AWS's provider here: the module is read, and not applied\n")
-        assert written().keys() >= {"aws_autoscaling_group", "aws_launch_template"}
+        check_placeholders()
         return
     with AutoScaling(cloud, unexpected):
         terraform = Terraform(cloud, tmp_path, plugins)
+        terraform.write(app="a" * 100)  # the longest name, of which AWS takes less for some things
         planned = terraform("plan")
         assert all(f"module.app.{kind}.app" in planned for kind in ("aws_lb", "aws_lb_listener", "aws_lb_target_group"))
         # The provider waits a minute for a load balancer: what is applied joins one that is there.
-        terraform.write(target_group=others(cloud))
+        there = {"target_group": others(cloud), "instance_policy_arns": [another_policy(cloud)]}
+        terraform.write(**there)
         terraform("apply", "-auto-approve")
+        # The provider leaves a 0 out, which is AWS's default for it; moto's is 300.
+        cloud.client("autoscaling").update_auto_scaling_group(AutoScalingGroupName=APP, HealthCheckGracePeriod=0)
         roll(cloud)
         terraform("plan", "-detailed-exitcode")  # fails where something is to be changed
         [group] = cloud.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
         assert (group["LaunchTemplate"]["Version"], group["DefaultInstanceWarmup"]) == ("2", WARMUP)
         assert group["InstanceMaintenancePolicy"] == MAINTENANCE
-        data = version(cloud, group["LaunchTemplate"]["LaunchTemplateId"])
-        assert data["MetadataOptions"].items() >= METADATA.items()
-        settings = userdata.parse(base64.b64decode(data["UserData"]))
-        assert settings == {"RELEASE_URL": URL, "ADF_APP": APP, "ADF_CONFIG_TABLE": TABLE}
+        check_version(cloud, group, "1", METADATA, URL)
         check_policies(cloud, group)
+        terraform.write(**there, hop_limit=1)
+        terraform("apply", "-auto-approve", "-target=module.app.aws_launch_template.app")  # the rest takes its time
+        check_version(cloud, group, "3", {**METADATA, "HttpPutResponseHopLimit": 1}, ROLLED)
+        [group] = cloud.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+        assert group["LaunchTemplate"]["Version"] == "2"
+
+
+def another_policy(cloud: Cloud) -> str:
+    """The ARN of a policy that is no business of ours."""
+    statement = {"Effect": "Allow", "Action": "logs:PutLogEvents", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": statement})
+    made = cloud.client("iam").create_policy(PolicyName="another", PolicyDocument=document)
+    return str(made["Policy"]["Arn"])
+
+
+def check_placeholders() -> None:
+    """All that stands in the policies as `${…}` is given to the template: where nothing is, a plan fails."""
+    given = {*module("locals")["policy"], "LaunchTemplate"}
+    for name in ("instance", "operator"):
+        assert {*re.findall(r"\$\{(\w+)\}", (PACKAGING / "iam" / f"{name}.json").read_text())} <= given
+
+
+def check_version(cloud: Cloud, group: dict[str, Any], number: str, metadata: dict[str, Any], url: str) -> None:
+    """What a version of the launch template launches: one that Terraform makes has the latest one's release."""
+    data = version(cloud, group["LaunchTemplate"]["LaunchTemplateId"], number)
+    assert data["MetadataOptions"].items() >= metadata.items()
+    settings = userdata.parse(base64.b64decode(data["UserData"]))
+    assert settings == {"RELEASE_URL": url, "ADF_APP": APP, "ADF_CONFIG_TABLE": TABLE}
 
 
 def check_policies(cloud: Cloud, group: dict[str, Any]) -> None:
     """Both, as Terraform made them, are those of their files."""
     iam = cloud.client("iam")
-    [role], [managed] = iam.list_roles()["Roles"], iam.list_policies(Scope="Local")["Policies"]
+    [role], [another, managed] = iam.list_roles()["Roles"], iam.list_policies(Scope="Local")["Policies"]
     names = {
         **accounts(),
         "TargetGroup": group["TargetGroupARNs"][0],
@@ -171,6 +195,8 @@ def check_policies(cloud: Cloud, group: dict[str, Any]) -> None:
     }
     inline = iam.get_role_policy(RoleName=role["RoleName"], PolicyName="adf-agent")
     assert inline["PolicyDocument"] == policy("instance", names)
+    [attached] = iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"]
+    assert attached["PolicyArn"] == another["Arn"]
     operator = iam.get_policy_version(PolicyArn=managed["Arn"], VersionId="v1")["PolicyVersion"]
     assert operator["Document"] == policy("operator", names)
 
@@ -183,7 +209,8 @@ def roll(cloud: Cloud) -> None:
     """What is left of a roll by adf-roll: one more version, and the group at its number."""
     [group] = cloud.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     template = group["LaunchTemplate"]["LaunchTemplateId"]
-    user_data = base64.b64encode(b"RELEASE_URL=s3://releases/v2.tar.gz\nADF_APP=hello\n").decode()
+    settings = f"RELEASE_URL={ROLLED}\nADF_APP={APP}\nADF_CONFIG_TABLE={TABLE}\n"
+    user_data = base64.b64encode(settings.encode()).decode()
     cloud.client("ec2").create_launch_template_version(
         LaunchTemplateId=template,
         SourceVersion="1",

@@ -3,27 +3,15 @@
 import subprocess
 from pathlib import Path
 
-import pytest
+from fixtures_package import UNIT
 
 from adf_agent import leave, settings, supervise, works
 from adf_agent.errors import EXIT_CODES, TRY_AGAIN
 from adf_agent.notation import duration
 from adf_agent.root import Root
 
-UNIT = Path(__file__).parents[1] / "systemd/adf-agent.service"
 PLACES = {"StateDirectory": "/var/lib", "RuntimeDirectory": "/run", "ConfigurationDirectory": "/etc"}
 USAGE = 2  # argparse's exit code for a wrong command line
-
-
-@pytest.fixture(scope="module")
-def unit() -> dict[str, list[str]]:
-    """Every key of the unit with the words of each of its lines."""
-    found: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
-        if line and line[0] not in "#[":
-            key, _, value = line.partition("=")
-            found.setdefault(key, []).extend(value.split() or [""])
-    return found
 
 
 def seconds(unit: dict[str, list[str]], key: str) -> float:
@@ -65,7 +53,7 @@ def test_systemd_waits_for_the_settings_as_long_as_the_agent_does(unit: dict[str
 def test_what_may_pass_is_tried_again_and_nothing_else(unit: dict[str, list[str]]) -> None:
     """A broken release that is booted for ever, or an outage after which nobody starts the agent."""
     assert unit["Restart"] == ["on-failure"]
-    permanent = {int(code) for code in unit["RestartPreventExitStatus"]}
+    permanent = {int(code) for code in unit["RestartPreventExitStatus"][0].split()}
     assert permanent == {USAGE, *EXIT_CODES.values()} - {EXIT_CODES["agent"]}
     assert TRY_AGAIN not in permanent
     assert unit["StartLimitIntervalSec"] == ["0"], "no number of starts is too many"
@@ -75,7 +63,7 @@ def test_network_and_docker_are_there_until_the_agent_has_left_and_cloud_init_wa
     unit: dict[str, list[str]],
 ) -> None:
     """A shutdown that takes a drain's network away; a deadlock with cloud-init, whose end waits for this unit."""
-    assert unit["After"] == unit["Wants"] == ["network-online.target", "docker.service"]
+    assert unit["After"] == unit["Wants"] == ["network-online.target docker.service"]
     assert "cloud" not in "".join([*unit["After"], *unit["WantedBy"], *unit.get("Requires", [])])
 
 

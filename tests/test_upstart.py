@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from adf_agent.works import CLOSE_SECONDS
 REPOSITORY = Path(__file__).parent.parent
 AGENT = REPOSITORY / "upstart/adf-agent.conf"
 FOLDERS = REPOSITORY / "upstart/adf-agent-folders.conf"
-UNIT = REPOSITORY / "systemd/adf-agent.service"
 
 # init(5) of upstart 1.12, as far as a system job may need it. One name may begin another.
 TEXT = r"\S.*"
@@ -71,16 +69,6 @@ def read(text: str) -> Job:
 @pytest.fixture(scope="module")
 def agent() -> Job:
     return read(AGENT.read_text())
-
-
-@pytest.fixture(scope="module")
-def unit() -> dict[str, list[str]]:
-    """The directives of the unit for systemd, name → values."""
-    found = defaultdict(list)
-    for line in UNIT.read_text().splitlines():
-        if form := re.fullmatch(r"(\w+)=(.*)", line):
-            found[form[1]].append(form[2])
-    return found
 
 
 @pytest.mark.parametrize(

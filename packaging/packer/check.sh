@@ -22,6 +22,7 @@ holds "logins to ECR can be had" docker-credential-ecr-login version
 holds "Docker is enabled" systemctl is-enabled docker
 holds "Docker's configuration is JSON" python3 -m json.tool /etc/docker/daemon.json
 holds "Docker builds with BuildKit" has_buildkit
+holds "Docker has no id" without test -e /etc/docker/key.json -o -e /var/lib/docker/engine-id
 holds "the machine has no id" test -e /etc/machine-id -a ! -s /etc/machine-id
 holds "the host has no keys" none '/etc/ssh/ssh_host_*'
 holds "nobody has a key" none '/home/*/.ssh/authorized_keys'

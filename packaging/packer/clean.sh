@@ -4,6 +4,10 @@ set -euo pipefail
 
 rm -f /tmp/adf-agent.deb /tmp/adf-agent.rpm
 
+# By its id a registry and whoever collects logs tell one engine from another; it is written at a start.
+[[ ! -d /run/systemd/system ]] || systemctl stop docker.socket docker
+rm -f /etc/docker/key.json /var/lib/docker/engine-id
+
 # The agent throws away state of another instance's id by itself; that of a bake has no reason to be there at all.
 rm -rf /var/lib/adf-agent/* /run/adf-agent/*
 

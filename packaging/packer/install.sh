@@ -10,6 +10,21 @@ apt() { apt-get -qq -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
 # On its first boot a stock image is still being set up by cloud-init, which ends with 2 where it only has warnings.
 [[ ! -e /run/cloud-init ]] || cloud-init status --wait || [[ $? -eq 2 ]]
 
+# A first boot is when apt's own timers fire. They are back at the next one.
+if [[ $ID != amzn && -d /run/systemd/system ]]; then
+    systemctl stop apt-daily{,-upgrade}.{timer,service}
+fi
+
+# No option has `update` wait for somebody else who is at the lists; and only Error-Mode tells a mirror that is out.
+update() {
+    local pause
+    for pause in 1 2 4 8 16 32 64; do
+        if apt -o APT::Update::Error-Mode=any update; then return 0; fi
+        sleep "$pause"
+    done
+    return 1
+}
+
 # Before Docker starts for the first time. An upgrade of Docker then leaves containers alone, and no log fills the disk.
 # Containers can't reach one another, as there is one app. Not no-new-privileges: an app may have its reasons for sudo.
 install -d /etc/docker
@@ -39,7 +54,7 @@ else
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
     done
     if [[ ${#missing[@]} -gt 0 ]]; then
-        apt update
+        update
         apt install --no-install-recommends "${missing[@]}"
     fi
     apt install --no-install-recommends /tmp/adf-agent.deb

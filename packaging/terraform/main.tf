@@ -2,8 +2,17 @@
 # packaging/cloudformation/app.yaml is the same.
 #
 # The group's launch template version is left to adf-roll. A change of the launch template (instance_type, hop_limit …)
-# makes a version of it, with the release and the AMI of the latest one; no instance gets it yet. To have it: give the
-# group its number (aws autoscaling update-auto-scaling-group --launch-template), then `adf-roll start APP --replace`.
+# makes a version of it, with the release, the AMI and the description of the latest one, whatever the group is at: after
+# a roll that went back, the latest is the bad one. So, to have such a change:
+#
+# 1. Where the group is not at the latest version, roll the release in force once more: it is the latest then, and
+#    `adf-roll back` finds its way from the description.
+# 2. Apply. No instance gets the new version yet.
+# 3. Give the group its number (aws autoscaling update-auto-scaling-group --launch-template), then
+#    `adf-roll start APP --replace`.
+#
+# The table is every app's, so nothing here destroys it: `terraform destroy` refuses, until the state has forgotten it by
+# `terraform state rm 'module.NAME.aws_dynamodb_table.config[0]'`. It stays then, as CloudFormation leaves it too.
 
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
@@ -12,6 +21,8 @@ data "aws_region" "current" {}
 locals {
   own_balancer = var.target_group == null
   target_group = local.own_balancer ? aws_lb_target_group.app[0].arn : var.target_group.arn
+  balancer     = { LoadBalancer = one(aws_lb.app[*].arn_suffix) }
+  served       = merge(local.balancer, { TargetGroup = one(aws_lb_target_group.app[*].arn_suffix) })
   policy = {
     Partition    = data.aws_partition.current.partition
     Region       = data.aws_region.current.name
@@ -69,6 +80,12 @@ resource "aws_iam_role_policy" "instance" {
   policy = templatefile("${path.module}/../iam/instance.json", local.policy)
 }
 
+resource "aws_iam_role_policy_attachment" "instance" {
+  count      = length(var.instance_policy_arns)
+  role       = aws_iam_role.instance.name
+  policy_arn = var.instance_policy_arns[count.index]
+}
+
 resource "aws_iam_instance_profile" "instance" {
   name_prefix = substr("${var.app}-", 0, 38)
   role        = aws_iam_role.instance.name
@@ -101,6 +118,9 @@ resource "aws_security_group" "load_balancer" {
     to_port     = 0
     cidr_blocks = ["0.0.0.0/0"]
   }
+  lifecycle {
+    create_before_destroy = true # one that is in use can't be destroyed
+  }
 }
 
 resource "aws_security_group" "instance" {
@@ -118,6 +138,9 @@ resource "aws_security_group" "instance" {
     from_port   = 0
     to_port     = 0
     cidr_blocks = ["0.0.0.0/0"]
+  }
+  lifecycle {
+    create_before_destroy = true
   }
 }
 
@@ -156,10 +179,13 @@ resource "aws_lb_target_group" "app" {
     healthy_threshold   = 2
     unhealthy_threshold = 3
   }
+  lifecycle {
+    create_before_destroy = true # nor one that a listener sends to
+  }
 }
 
 resource "aws_launch_template" "app" {
-  name_prefix            = "${var.app}-"
+  name_prefix            = substr("adf-${var.app}-", 0, 99) # of 3 to 128, 26 of them the provider's
   image_id               = var.image_id
   instance_type          = var.instance_type
   vpc_security_group_ids = [aws_security_group.instance.id]
@@ -179,8 +205,8 @@ resource "aws_launch_template" "app" {
     "",
   ]))
   lifecycle {
-    # The provider compares with the latest version, which adf-roll makes: release and AMI are its own. A version that a
-    # change of anything else makes takes them over from there.
+    # The provider compares with the latest version, which adf-roll makes: release, AMI and description are its own, and
+    # one that was given here would be a change after each roll.
     ignore_changes = [user_data, image_id, description]
   }
 }
@@ -194,6 +220,7 @@ resource "aws_autoscaling_group" "app" {
   # The agent reports what is broken. By the load balancer's word (ELB) a fleet that is merely overloaded would be
   # replaced.
   health_check_type         = "EC2"
+  health_check_grace_period = 0   # a broken instance is replaced however young it is
   default_instance_warmup   = 15  # the load balancer's two checks, and the time until the first
   wait_for_capacity_timeout = "0" # an app that does not boot is no reason to lose hold of the group
   launch_template {
@@ -232,29 +259,36 @@ resource "aws_autoscaling_group" "app" {
 resource "aws_cloudwatch_metric_alarm" "errors" {
   count               = local.own_balancer ? 1 : 0
   alarm_name          = "${var.app}-errors"
-  alarm_description   = "More than 5 of 100 answers of ${var.app} are errors of its own"
+  alarm_description   = "More than ${var.error_percent} of 100 requests to ${var.app} end in an error of its own"
   comparison_operator = "GreaterThanThreshold"
-  threshold           = 5
-  evaluation_periods  = 1
-  treat_missing_data  = "notBreaching"
+  threshold           = var.error_percent
+  evaluation_periods  = 3 # the newest minute may not be counted yet, and is filled with 0
+  datapoints_to_alarm = 2
+  # Where nobody asked for anything, ever, there is nothing to fill either. The alarm is OK then: a roll begins with no
+  # alarm that knows nothing.
+  treat_missing_data = "notBreaching"
+  # What the app answered, and what the load balancer did in its place: a connection that broke off, or no answer in
+  # time. Of a handful of requests one error would be too many.
   metric_query {
     id          = "share"
-    expression  = "100 * errors / requests"
+    expression  = "IF(FILL(requests, 0) > 20, 100 * (FILL(errors, 0) + FILL(broken, 0) + FILL(late, 0)) / FILL(requests, 0), 0)"
     return_data = true
   }
   dynamic "metric_query" {
-    for_each = { errors = "HTTPCode_Target_5XX_Count", requests = "RequestCount" }
+    for_each = {
+      requests = { name = "RequestCount", dimensions = local.served }
+      errors   = { name = "HTTPCode_Target_5XX_Count", dimensions = local.served }
+      broken   = { name = "HTTPCode_ELB_502_Count", dimensions = local.balancer }
+      late     = { name = "HTTPCode_ELB_504_Count", dimensions = local.balancer }
+    }
     content {
       id = metric_query.key
       metric {
         namespace   = "AWS/ApplicationELB"
-        metric_name = metric_query.value
+        metric_name = metric_query.value.name
         stat        = "Sum"
         period      = 60
-        dimensions = {
-          LoadBalancer = aws_lb.app[0].arn_suffix
-          TargetGroup  = aws_lb_target_group.app[0].arn_suffix
-        }
+        dimensions  = metric_query.value.dimensions
       }
     }
   }
@@ -272,8 +306,5 @@ resource "aws_cloudwatch_metric_alarm" "unhealthy" {
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   treat_missing_data  = "notBreaching"
-  dimensions = {
-    LoadBalancer = aws_lb.app[0].arn_suffix
-    TargetGroup  = aws_lb_target_group.app[0].arn_suffix
-  }
+  dimensions          = local.served
 }

@@ -11,7 +11,7 @@ output "start" {
   description = "Rolls a release out."
   value = join(" ", concat(
     ["adf-roll start ${var.app} RELEASE_URL"],
-    local.own_balancer ? ["--alarm ${var.app}-errors", "--alarm ${var.app}-unhealthy"] : [],
+    local.own_balancer ? ["--bake 5m", "--alarm ${var.app}-errors", "--alarm ${var.app}-unhealthy"] : [],
   ))
 }
 

@@ -8,12 +8,12 @@ variable "app" {
 }
 
 variable "release_url" {
-  description = "The first release, as adf-release printed it. Those after it come by adf-roll."
+  description = "The first release, as adf-release printed it, in S3 below APP/. Those after it come by adf-roll."
   type        = string
 }
 
 variable "release_bucket" {
-  description = "The S3 bucket that releases are in."
+  description = "The S3 bucket that releases are in, this app's below APP/ (adf-release create --to s3://BUCKET/APP)."
   type        = string
 }
 
@@ -92,13 +92,25 @@ variable "hop_limit" {
   default     = 2
 }
 
+variable "instance_policy_arns" {
+  description = "What else the role may do; AmazonSSMManagedInstanceCore: to get onto the instances by Session Manager."
+  type        = list(string)
+  default     = []
+}
+
+variable "error_percent" {
+  description = "More errors in a minute raise the alarm. Below 100 x canaries / instances, or a canary can't raise it."
+  type        = number
+  default     = 5
+}
+
 variable "config_table" {
   type    = string
   default = "adf-config"
 }
 
 variable "create_config_table" {
-  description = "Say false from the second app on: the table holds all of them."
+  description = "Say false from the second app on: the table holds all of them. It is never destroyed, see main.tf."
   type        = bool
   default     = true
 }

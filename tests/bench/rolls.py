@@ -26,8 +26,8 @@ BATCH = 25  # items: the API's limit
 def rows(world: World) -> list[Row]:
     """Of a group of SMALL and one of LARGE instances: simulated is what AWS answers of them, and their records."""
     small, large = (_watched(world, size) for size in (SMALL, LARGE))
-    pages = large.queries - small.queries
-    calls = f"{large.calls:.0f}, and {small.calls:.0f} with {SMALL}; of these {max(0.0, pages):.0f} more pages of records"
+    pages = max(0.0, large.queries - small.queries)
+    calls = f"{large.calls:.0f}, and {small.calls:.0f} with {SMALL}; of these {pages:.0f} more pages of records"
     memory = f"{large.memory:.0f} MB, and {small.memory:.0f} MB with {SMALL}"
     what = f"adf-roll watch, {LARGE:,} instances"
     met = large.calls - pages <= small.calls * 1.1  # a look more or less in half a minute
