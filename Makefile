@@ -17,7 +17,7 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.1
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup venv demo test lint bench deb rpm package-check ami docs lock clean
+.PHONY: help setup venv demo test lint bench deb rpm package-check fuzz ami docs lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ build/tree.stamp: $(VENV)/requirements.stamp requirements.txt LICENSE $(SOURCES)
 		packaging/tree $(addprefix packaging/,agent.env copyright launcher sysusers.conf words)
 	@packaging/tree build/tree
 	@touch $@
+
+fuzz: venv ## a million inputs, sound and spoilt, over all that the agent reads: FUZZ_EXAMPLES=…, FUZZ_SEED=…
+	@PYTHONPATH=tests FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000000} $(BIN)/pytest -p fuzzing -o timeout=0 -n 2 tests/fuzz
 
 setup: ## install the system packages that are missing
 	@tools/setup

@@ -2,17 +2,18 @@
 
 import errno
 import hashlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError
 
+T = TypeVar("T")
 CHUNK = 1 << 20  # bytes; large enough that Python's share of a download is small
 
 
@@ -38,35 +39,56 @@ class Source(Protocol):
 class Fetched:
     digest: str  # SHA-256, 64 hex digits
     size: int  # bytes
+    prehash: bytes = b""  # BLAKE2b-512, which a signature is of, where it is asked for
 
 
-def fetch(source: Source, path: Path, deadline: Deadline) -> Fetched:
+def fetch(source: Source, path: Path, deadline: Deadline, *, signed: bool = False) -> Fetched:
     """Downloads *source* to *path* (mode 0600), retried until the deadline. Raises ReleaseError, leaving no file."""
-    part = _Part(path)
+    part = _Part(path, signed=signed)
     try:
-        deadline.retry(lambda: _attempt(part, source, deadline))
+        deadline.retry(lambda: _attempt(lambda: part.take(source, deadline), part.late, deadline))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return Fetched(part.hash.hexdigest(), part.size)
+    return Fetched(part.hash.hexdigest(), part.size, part.prehash.digest() if part.prehash else b"")
 
 
-def _attempt(part: "_Part", source: Source, deadline: Deadline) -> None:
+def read(source: Source, most: int, what: str, deadline: Deadline) -> bytes:
+    """The bytes of *source*, *what* it is to people, which is small: *most* bytes. Raises ReleaseError."""
+
+    def late() -> ReleaseError:
+        return broken(f"{what} was not there in time")
+
+    return deadline.retry(lambda: _attempt(lambda: _read(source, most, what), late, deadline))
+
+
+def _read(source: Source, most: int, what: str) -> bytes:
+    body, data = source.open(0, ""), b""
+    with closing(body.chunks):
+        for chunk in body.chunks:
+            data += chunk
+            if len(data) > most:
+                raise ReleaseError(f"{what} holds more than {most} bytes", hint="See that the right file lies there.")
+    if body.total not in (None, len(data)):
+        raise broken(f"it broke off after {len(data)} of {body.total} bytes")
+    return data
+
+
+def _attempt(call: Callable[[], T], late: Callable[[], ReleaseError], deadline: Deadline) -> T:
     """In a thread of its own: a server that is silent, or sends a byte a second, holds up neither deadline nor stop."""
     try:
-        Task(lambda: part.take(source, deadline)).result(deadline)
+        return Task(call).result(deadline)
     except TimeoutError as error:
-        raise part.late() from error
+        raise late() from error
 
 
 class _Part:
     """What has come so far."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, signed: bool) -> None:
+        self._path, self._signed = path, signed
         self._proof = ""
-        self.size = 0
-        self.hash = hashlib.sha256()
+        self._begin()
         with _writing(path):
             path.unlink(missing_ok=True)
             path.touch(0o600, exist_ok=False)
@@ -77,7 +99,7 @@ class _Part:
         with closing(body.chunks), _writing(self._path), self._path.open("r+b", buffering=0) as file:
             if body.offset != self.size:
                 file.truncate(0)
-                self.size, self.hash = 0, hashlib.sha256()
+                self._begin()
             file.seek(self.size)
             self._proof = body.proof
             for chunk in body.chunks:
@@ -88,11 +110,17 @@ class _Part:
         if body.total is not None and self.size != body.total:
             raise broken(f"it broke off after {self.size} of {body.total} bytes")
 
+    def _begin(self) -> None:
+        self.size, self.hash = 0, hashlib.sha256()
+        self.prehash = hashlib.blake2b() if self._signed else None
+
     def _add(self, file: FileIO, chunk: bytes) -> None:
         rest = memoryview(chunk)
         while rest:  # a disk that is nearly full takes a part of it, without an error
             rest = rest[file.write(rest) :]
         self.hash.update(chunk)
+        if self.prehash:
+            self.prehash.update(chunk)
         self.size += len(chunk)
 
     def late(self) -> ReleaseError:

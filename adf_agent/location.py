@@ -11,6 +11,7 @@ from adf_agent.errors import SettingsError
 Scheme = Literal["https", "http", "s3", "file", "docker"]
 Kind = Literal["release", "latest", "asset", "archive"]
 NAME = r"[A-Za-z0-9._-]{1,100}"
+NOTE = ".release.json"  # ends the name of a note about a release, of one too that names an image
 ARCHIVE_SUFFIX = r"(?i)\.(?:tar(?:\.[a-z0-9]+)?|tgz|tbz2?|txz)$"
 SHORT = 12  # hexadecimal digits of a commit or digest that name a release
 
@@ -75,6 +76,18 @@ class Location:
     version_id: str | None = None
     path: Path | None = None
     reference: str = ""
+
+    @property
+    def is_note(self) -> bool:
+        """Whether a note lies there that names an image."""
+        return self.scheme != "docker" and urlsplit(self.url).path.endswith(NOTE)
+
+
+def beside(at: Location, suffix: str) -> Location:
+    """Where the file is that is named as *at* and *suffix*; of an S3 object, its latest version. Not of an image."""
+    parts = urlsplit(at.url)
+    query = "" if at.scheme == "s3" else parts.query
+    return parse(parts._replace(path=parts.path + suffix, query=query, fragment="").geturl())
 
 
 def parse(url: str) -> Location:
@@ -207,11 +220,12 @@ def masked(parts: SplitResult) -> str:
         name + equals + value if name == "versionId" else f"{name}=***" if equals else "***"
         for name, equals, value in pairs
     )
-    return parts._replace(netloc=f"***@{host}" if at else host, query=query).geturl()
+    path = re.sub(r"//[^/]*@", "//***@", parts.path)  # of `https://https://user:password@…`, a slip
+    return parts._replace(netloc=f"***@{host}" if at else host, path=path, query=query).geturl()
 
 
 def _stem(parts: SplitResult) -> str:
-    return re.sub(ARCHIVE_SUFFIX, "", unquote(parts.path).rpartition("/")[2])
+    return re.sub(ARCHIVE_SUFFIX, "", unquote(parts.path).rpartition("/")[2]).removesuffix(NOTE)
 
 
 def release_name(text: str) -> str:

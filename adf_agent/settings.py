@@ -5,16 +5,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from adf_agent import location, userdata
+from adf_agent import location, signature, userdata
 from adf_agent.errors import SettingsError
 from adf_agent.location import Location
-from adf_agent.notation import Limits, Port, Probe, duration
+from adf_agent.notation import Limits, Port, Probe, brief, duration
+from adf_agent.signature import Key
+from adf_agent.sources import ANY, Sources
 
 Source = Literal["user-data", "tag", "agent.env", "default"]
 LOG_OPTION = "ADF_LOG_OPT_"
-ENVIRONMENT = "ADF_ROOT"  # no setting, but agent.env may be systemd's EnvironmentFile as well
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,6 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def _each(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(parse(part) for part in text.replace(",", " ").split())
-
-
-def _unenforced(_: str) -> NoReturn:
-    raise ValueError("is not enforced by this version and would guard nothing: leave it out")
 
 
 def _switch(text: str) -> bool:
@@ -123,8 +120,12 @@ class Settings:
     log_tail: bool = _setting(_switch, "whether the fleet record has the app's last lines", "on")
     builder: str = _setting(_one_of("auto", "buildkit", "classic"), "what builds the image", "auto")
     rebalance: str = _setting(_one_of("report", "drain"), "what to do on a rebalance recommendation", "report")
-    release_keys: tuple[str, ...] = _setting(_unenforced, "public keys that sign releases", unset=(), guard=True)
-    release_sources: tuple[str, ...] = _setting(_unenforced, "where releases may come from", unset=(), guard=True)
+    release_keys: tuple[Key, ...] = _setting(
+        signature.keys, "keys of minisign's: only releases that one of them signed are taken", unset=(), guard=True
+    )
+    release_sources: Sources = _setting(  # noqa: RUF009  a field, as of dataclasses
+        Sources.parse, "URL prefixes: releases are taken from nowhere else", unset=ANY, guard=True
+    )
     archive_limit: Limits = _setting(  # noqa: RUF009  a field, as of dataclasses
         Limits.parse, "the most that a tarball may hold", "members=200000,bytes=10g,ratio=250", guard=True
     )
@@ -179,19 +180,20 @@ def _strays(given: Mapping[Source, Mapping[str, str]]) -> Iterable[str]:
     """
     for source, values in given.items():
         for name, text in values.items():
+            shown = f"{name[:80]!r} from {source}"
             if not (stray := _stray(name, text, source)):
                 continue
             if source == "user-data":
-                raise SettingsError(f"{name!r} from user-data {stray}", hint="Mend the user-data and launch anew.")
-            yield f"{name!r} from {source} {stray}"
+                raise SettingsError(f"{shown} {stray}", hint="Mend the user-data and launch anew.")
+            yield f"{shown} {stray}"
 
 
 def _stray(name: str, text: str, source: Source) -> str:
     if name in TABLE:
         return "is read from agent.env only" if TABLE[name].guard and text.strip() and source != "agent.env" else ""
-    if not name.startswith("ADF_") or _is_option(name) or (name == ENVIRONMENT and source == "agent.env"):
+    if not name.startswith("ADF_") or _is_option(name):
         return ""
-    return f"is no setting; the nearest one is {difflib.get_close_matches(name, TABLE, n=1, cutoff=0)[0]}"
+    return f"is no setting; the nearest one is {difflib.get_close_matches(name[:80], TABLE, n=1, cutoff=0)[0]}"
 
 
 def _is_option(name: str) -> bool:
@@ -222,7 +224,7 @@ def _value(name: str, text: str, source: Source) -> Any:
     except SettingsError as error:
         raise SettingsError(f"{error.sentence} (from {source})", hint=error.hint) from error
     except ValueError as error:
-        raise SettingsError(f"{name} from {source}: {error}", hint=f"{name} is {setting.meaning}.") from error
+        raise SettingsError(f"{name} from {source}: {brief(error)}", hint=f"{name} is {setting.meaning}.") from error
 
 
 def _missing(given: Mapping[Source, Mapping[str, str]]) -> SettingsError:
@@ -230,7 +232,7 @@ def _missing(given: Mapping[Source, Mapping[str, str]]) -> SettingsError:
         f" {source} has {name!r}: was RELEASE_URL meant?"
         for source, values in given.items()
         for name in values
-        if name != "RELEASE_URL" and difflib.get_close_matches(name.upper(), ["RELEASE_URL"], cutoff=0.8)
+        if name != "RELEASE_URL" and difflib.get_close_matches(name[:80].upper(), ["RELEASE_URL"], cutoff=0.8)
     ]
     return SettingsError(
         "RELEASE_URL is set nowhere: not in user-data, not as an instance tag, not in agent.env",

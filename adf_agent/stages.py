@@ -23,6 +23,7 @@ from adf_agent.health import Healthy
 from adf_agent.host import Host
 from adf_agent.image import Image
 from adf_agent.launch import Launch
+from adf_agent.location import Location
 from adf_agent.manifest import Manifest
 from adf_agent.notation import Probe
 from adf_agent.record import Record
@@ -33,6 +34,7 @@ from adf_agent.state import Ledger
 STOP_SECONDS = 10.0  # for a container that never was in service: no request is in it
 UNDO_SECONDS = 15.0  # for all that is undone after a failure, also where Docker hangs
 LAST_CONFIG_SECONDS = 30.0  # to read the config anew, where there is one to fall back on
+GUARDS = ("ADF_RELEASE_KEYS", "ADF_RELEASE_SOURCES")
 log = structlog.get_logger()
 
 
@@ -75,10 +77,13 @@ class Stages:
             log.info("release.changed", former=self.ledger.state.release_digest[:12])
         settings = self.launched.settings
         location, name = settings.release_url, settings.release
+        settings.release_sources.check(location)
+        signers = release.signers(location, settings.release_keys, self._source)
         if location.scheme == "docker":
             return self._introduced(release.of_registry(location, name))
         folder, limits = self.host.root.var, settings.archive_limit
-        obtained = release.obtain(location, name, self._source(), folder, limits, self.deadline)
+        obtained = release.obtain(location, name, self._source(location), folder, limits, self.deadline, signers)
+        settings.release_sources.check(obtained.location)  # where it is an image that a note names
         if self.is_recorded() and obtained.digest != self.ledger.state.release_digest:
             self.record.degrade(
                 "the bytes behind RELEASE_URL are not those that were built here before",
@@ -231,17 +236,21 @@ class Stages:
             return Manifest().container.stop_timeout
 
     def _url_digest(self) -> str:
-        return hashlib.sha256(self.launched.settings.release_url.url.encode()).hexdigest()
+        """Of RELEASE_URL and of what guards it: what was let in by other keys is asked for its signature again."""
+        settings = self.launched.settings
+        guards = filter(None, (settings.sources[name][0] for name in GUARDS))
+        return hashlib.sha256("\n".join([settings.release_url.url, *guards]).encode()).hexdigest()
 
     def _introduced(self, released: Release) -> Release:
-        self.record.add(release=released.shown())
+        url = self.launched.settings.release_url.shown  # also where the release is an image that a note names
+        self.record.add(release={**released.shown(), "url": url})
         return released
 
-    def _source(self) -> Source:
+    def _source(self, location: Location) -> Source:
         settings, region = self.launched.settings, self.launched.identity.region
         reference = settings.release_token
         token = (lambda: self._token(reference)) if reference else None
-        return store.source(settings.release_url, lambda: self.host.s3(region), token)
+        return store.source(location, lambda: self.host.s3(region), token, settings.release_sources)
 
     def _token(self, reference: str) -> str:
         clients = self.host.config(self.launched.identity.region)

@@ -11,6 +11,7 @@ from adf_agent.aws import DENIED, code, fault, faults
 from adf_agent.download import CHUNK, Body, Source
 from adf_agent.errors import ReleaseError, Withheld
 from adf_agent.location import Location
+from adf_agent.sources import ANY, Sources
 from adf_agent.web import Web
 
 
@@ -74,10 +75,15 @@ class LocalFile:
         )
 
 
-def source(location: Location, s3: Callable[[], Any], token: Callable[[], str] | None) -> Source:
-    """Where the bytes of *location* come from; *s3* and *token* are asked only where they are needed."""
+def source(
+    location: Location, s3: Callable[[], Any], token: Callable[[], str] | None, sources: Sources = ANY
+) -> Source:
+    """Where the bytes of *location* come from; *s3* and *token* are asked only where they are needed.
+
+    A redirect may lead into a private network where *sources* names the URL there.
+    """
     if location.scheme == "s3":
         return S3(location, s3)
     if location.path is not None:
         return LocalFile(location.path)
-    return Web(location, token, requests.Session())
+    return Web(location, token, requests.Session(), sources)

@@ -8,10 +8,11 @@ from urllib.parse import quote, urljoin, urlsplit
 import requests
 import urllib3
 
-from adf_agent import __version__
+from adf_agent import __version__, reach
 from adf_agent.download import CHUNK, Body, broken
 from adf_agent.errors import ReleaseError, Withheld
 from adf_agent.location import GitHub, Location
+from adf_agent.sources import ANY, Sources, host_of
 
 TIMEOUT = (10, 30)  # seconds to connect, and of silence in the middle
 REDIRECTS = 5
@@ -21,12 +22,21 @@ TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Web:
-    """A release at an http(s) URL. *token*, GitHub's, is asked for once and sent to the first host only."""
+    """A release at an http(s) URL. *token*, GitHub's, is asked for once and sent to the first host only.
 
-    def __init__(self, location: Location, token: Callable[[], str] | None, session: requests.Session) -> None:
-        self._location = location
+    A redirect leads into a private network only where *sources* names the URL there, or on the first host.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        token: Callable[[], str] | None,
+        session: requests.Session,
+        sources: Sources = ANY,
+    ) -> None:
+        self._location, self._sources = location, sources
         self._token = cache(token or str)
-        self._session = session
+        self._anywhere, self._outside = (reach.session(session, check) for check in (reach.anywhere, reach.outside))
 
     def open(self, offset: int, proof: str) -> Body:
         headers = {"Accept-Encoding": "identity"}  # the bytes as they lie there are what a digest pins
@@ -75,14 +85,17 @@ class Web:
 
     def _follow(self, url: str, headers: Mapping[str, str], token: str) -> requests.Response:
         """The answer behind at most REDIRECTS redirects. The token stays with the first host."""
+        session, first = self._anywhere, host_of(url)
         for _ in range(REDIRECTS + 1):
-            response = self._get(url, headers, token)
-            target = self._session.get_redirect_target(response)
+            response = self._get(session, url, headers, token)
+            target = session.get_redirect_target(response)
             if target is None:
                 return response
             response.close()
             url, scheme = _joined(url, target)
             token = ""
+            stays = (first and host_of(url) == first) or self._sources.name(url)
+            session = self._anywhere if stays else self._outside
             if scheme != "https" and not (scheme == "http" and self._location.sha256):
                 raise ReleaseError(
                     f"{self._location.shown} redirects to {scheme}://, where anybody could replace the release",
@@ -90,9 +103,9 @@ class Web:
                 )
         raise ReleaseError(f"{self._location.shown} redirects more than {REDIRECTS} times", hint="Mend RELEASE_URL.")
 
-    def _get(self, url: str, headers: Mapping[str, str], token: str) -> requests.Response:
+    def _get(self, session: requests.Session, url: str, headers: Mapping[str, str], token: str) -> requests.Response:
         try:
-            return self._session.get(
+            return session.get(
                 url,
                 headers={"User-Agent": f"adf-agent/{__version__}", **headers},
                 auth=Login(token if urlsplit(url).scheme == "https" else ""),  # never in the clear

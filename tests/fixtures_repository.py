@@ -61,10 +61,11 @@ class Clone:
         name: str | None = None,
         *,
         allow_dirty: bool = False,
+        sign: str | None = None,
     ) -> str:
         """The RELEASE_URL that `adf-release create` prints, run in this process."""
         with contextlib.chdir(self.path):
-            return create(ref, name, str(to), Deadline(60, threading.Event()), allow_dirty=allow_dirty)
+            return create(ref, name, str(to), Deadline(60, threading.Event()), allow_dirty=allow_dirty, sign=sign)
 
     def start(
         self, *words: str, umask: int = 0o022, environment: Mapping[str, str] | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_words import PARSERS, commands, options
 
-from adf_agent.settings import ENVIRONMENT, LOG_OPTION, TABLE
+from adf_agent.settings import LOG_OPTION, TABLE
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted(
@@ -19,7 +19,7 @@ PAGES = sorted(
 )
 PAST = "CHANGELOG.md"  # names what was, too
 # Of the environment: what containers get, what `--check` gets, and what is only a pattern or a slip shown on purpose.
-OTHER_NAMES = {ENVIRONMENT, "ADF_INSTANCE_ID", "ADF_CANARY"}
+OTHER_NAMES = {"ADF_ROOT", "ADF_INSTANCE_ID", "ADF_CANARY"}
 PLACEHOLDERS = re.compile(r"^(?:\[.*|COMMAND|…|\.\.\.)$")
 
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 # Data flows one way: a module imports only from those that stand before it.
 ORDER = [
     "errors", "console", "deadline", "background", "aws", "balancer", "group", "fleetrecord", "fleet", "location",
-    "mask", "log", "notation", "manifest", "userdata", "settings", "instance", "root", "state", "hold", "history",
-    "record", "launch", "dockerignore", "tarball", "archive", "download", "web", "store", "release", "secret", "table",
-    "config", "lastgood", "engine", "build", "image", "spec", "container", "health", "host", "member", "report",
-    "stages", "serving", "boot", "leave", "notices", "phases", "works", "vitals", "notify", "supervise", "screen",
-    "watch", "status", "timeline", "waterfall", "analyze", "logs", "order", "clients", "layout", "doctor", "commands",
-    "cli", "__main__",
+    "sources", "signature", "mask", "log", "notation", "manifest", "userdata", "settings", "instance", "root", "state",
+    "hold", "history", "record", "launch", "dockerignore", "tarball", "archive", "download", "note", "reach", "web",
+    "store", "release", "secret", "table", "config", "lastgood", "engine", "build", "image", "spec", "container",
+    "health", "host", "member", "report", "stages", "serving", "boot", "leave", "notices", "phases", "works", "vitals",
+    "notify", "supervise", "screen", "watch", "status", "timeline", "waterfall", "analyze", "logs", "order", "clients",
+    "layout", "doctor", "commands", "cli", "__main__",
 ]  # fmt: skip
 APART = {"ops", "sandbox"}
 EDGE = {"clients"} | APART  # where clients are made

@@ -57,6 +57,7 @@ def test_a_github_url_is_named_by_its_tag_or_ref(url: str, name: str, kind: loca
         ("https://dl.example.com/web.tar.xz", "web"),
         ("https://dl.example.com/web.txz", "web"),
         ("https://dl.example.com/web", "web"),
+        ("https://dl.example.com/web-1.2.release.json", "web-1.2"),
         ("https://dl.example.com/web%201%2F2.tgz", "2"),
         ("https://dl.example.com/web%201+x.tgz", "web-1-x"),
         (f"https://dl.example.com/{COMMIT}.tgz", COMMIT),
@@ -94,6 +95,22 @@ def test_every_scheme_gives_what_its_download_needs(url: str, expected: dict[str
     found = location.parse(url)
     assert {key: getattr(found, key) for key in expected} == expected
     assert found.scheme == url.partition(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "note"),
+    [
+        ("https://dl.example.com/v1.release.json?x=y", True),
+        (f"s3://bucket/v1.release.json#sha256={HEX}", True),
+        ("file:///srv/v1.release.json", True),
+        ("https://dl.example.com/v1.tar.gz?x=v1.release.json", False),
+        ("docker://registry.example/v1.release.json:v1", False),
+        ("docker://registry.example/web:v1.release.json", False),
+    ],
+)
+def test_a_note_is_told_by_its_name(url: str, note: bool) -> None:
+    """An image's tag that is taken for a file."""
+    assert location.parse(url).is_note is note
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def _repository(push: str) -> str:
 
 def _source(url: str) -> Location:
     source = location.parse(url)
-    if source.scheme == "docker":
+    if source.scheme == "docker" or source.is_note:
         raise SettingsError(
             "RELEASE_URL is that of an image: there is nothing to build",
             hint="Give the instances this URL; `adf-release verify` tells whether the registry has it.",

@@ -9,6 +9,7 @@ from adf_agent import archive, location
 from adf_agent.archive import Archive
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError
+from adf_agent.location import NOTE
 from adf_agent.notation import Limits
 from adf_agent.ops.release import package
 from adf_agent.ops.release.attempt import attempt
@@ -16,14 +17,18 @@ from adf_agent.ops.release.bases import bases
 from adf_agent.ops.release.delivery import S3, UNDER_WAY, Folder, Place, deliver
 from adf_agent.ops.release.package import File
 from adf_agent.ops.release.repository import Repository
+from adf_agent.ops.release.sign import signed
+from adf_agent.signature import SUFFIX
 
-TARBALL, NOTE = ".tar.gz", ".release.json"
+TARBALL = ".tar.gz"
 
 
-def create(ref: str, name: str | None, to: str, deadline: Deadline, *, allow_dirty: bool) -> str:
+def create(
+    ref: str, name: str | None, to: str, deadline: Deadline, *, allow_dirty: bool, sign: str | None = None
+) -> str:
     """The RELEASE_URL of the release of the commit *ref*, delivered *to* its place. Raises AgentError, Stopped.
 
-    *name* is the release's, None for that of the tag on the commit.
+    *name* is the release's, None for that of the tag on the commit; *sign* the file of the key to sign it with.
     """
     repository = Repository(Path())
     commit = repository.commit(ref)
@@ -35,7 +40,9 @@ def create(ref: str, name: str | None, to: str, deadline: Deadline, *, allow_dir
     place = _place(to, tag, commit)
     _check_name(name, location.parse(place.url(name + TARBALL)).name)
     with TemporaryDirectory(prefix="adf-release-") as folder:
-        files = _packed(repository, commit, Path(folder, name), deadline)
+        files = [*_packed(repository, commit, Path(folder, name), deadline)]
+        if sign is not None:
+            files[1:1] = [signed(files[0], name, Path(sign), deadline)]
         for file in files:  # the tarball first: where it is refused, no note of it is left
             deliver(place, file, deadline)
         return f"{place.url(name + TARBALL)}#sha256={files[0].digest}"
@@ -58,7 +65,7 @@ def _made(path: str, changes: list[str], name: str) -> bool:
 
     Were it dirty by that, the same command twice would fail: also after one that broke off, or beside another.
     """
-    stem = path.removesuffix(TARBALL).removesuffix(NOTE)
+    stem = path.removesuffix(SUFFIX).removesuffix(TARBALL).removesuffix(NOTE)
     whole = {stem + TARBALL, stem + NOTE} <= {*changes} or Path(stem).name == name
     return (stem != path and whole) or any(part.startswith(UNDER_WAY) for part in Path(path).parts)
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from adf_agent import mask, release, state, store
 from adf_agent.deadline import Deadline
+from adf_agent.download import Source
 from adf_agent.location import Location
 from adf_agent.notation import Limits
 from adf_agent.release import Release
 from adf_agent.root import Root
+from adf_agent.signature import Key
 
 
 @contextmanager
@@ -26,17 +28,24 @@ def root() -> Iterator[Root]:
         yield made
 
 
-def obtain(location: Location, folder: Path, limits: Limits, deadline: Deadline) -> Release:
-    """The release at *location*, its file in *folder*, verified as an instance does. Raises ReleaseError."""
+def obtain(location: Location, folder: Path, limits: Limits, deadline: Deadline, keys: tuple[Key, ...] = ()) -> Release:
+    """The release at *location*, its file in *folder*, verified as an instance does whose AMI has these *keys*.
+
+    Raises ReleaseError.
+    """
+    signers = release.signers(location, keys, _source)
     say(f"fetching {location.shown}")
-    # GitHub's token is in the environment of many a CI job: no other host gets it.
-    source = store.source(location, _s3, _token if location.github else None)
-    return release.obtain(location, location.name, source, folder, limits, deadline)
+    return release.obtain(location, location.name, _source(location), folder, limits, deadline, signers)
 
 
 def say(fact: str) -> None:
     """To standard error: standard output is for the command's answer."""
     print(mask.urls(fact), file=sys.stderr, flush=True)
+
+
+def _source(location: Location) -> Source:
+    """GitHub's token is in the environment of many a CI job: no other host gets it."""
+    return store.source(location, _s3, _token if location.github else None)
 
 
 def _s3() -> Any:

@@ -4,19 +4,25 @@ import json
 from typing import Any
 
 from adf_agent import location
+from adf_agent.archive import Archive
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ImageError
 from adf_agent.location import Location
 from adf_agent.notation import Limits, in_words
 from adf_agent.ops.release import fetch
+from adf_agent.release import Release
+from adf_agent.signature import Key
 
 Facts = dict[str, Any]
 
 
-def verify(url: str, limits: Limits, deadline: Deadline, *, as_json: bool) -> None:
-    """Prints what is known of the release at *url*. Raises the AgentError that the agent's stage would raise."""
+def verify(url: str, limits: Limits, keys: tuple[Key, ...], deadline: Deadline, *, as_json: bool) -> None:
+    """Prints what is known of the release at *url*, which one of *keys* must have signed, where there are any.
+
+    Raises the AgentError that the agent's stage would raise.
+    """
     at = location.parse(url)
-    facts = _image(at, deadline) if at.scheme == "docker" else _tarball(at, limits, deadline)
+    facts = _image(at, deadline) if at.scheme == "docker" and not keys else _fetched(at, limits, keys, deadline)
     if as_json:
         print(json.dumps(facts, indent=1))
         return
@@ -24,12 +30,17 @@ def verify(url: str, limits: Limits, deadline: Deadline, *, as_json: bool) -> No
         print(f"{name:<12}{_shown(name, value)}")
 
 
-def _tarball(at: Location, limits: Limits, deadline: Deadline) -> Facts:
+def _fetched(at: Location, limits: Limits, keys: tuple[Key, ...], deadline: Deadline) -> Facts:
     with fetch.root() as root:
-        released = fetch.obtain(at, root.var, limits, deadline)
-    archive = released.archive
-    assert archive is not None  # noqa: S101  of_registry alone makes one without
-    pin = f"#sha256={released.digest}"
+        released = fetch.obtain(at, root.var, limits, deadline, keys)
+    facts = _tarball(at, released, released.archive) if released.archive else _noted(at, released, deadline)
+    if signature := released.signature:
+        comment = "".join(each if each.isprintable() else " " for each in signature.shown)
+        facts["signed"] = f"by {signature.id}: {comment}"
+    return facts
+
+
+def _tarball(at: Location, released: Release, archive: Archive) -> Facts:
     return {
         "name": at.name or None,
         "url": at.shown,
@@ -38,8 +49,18 @@ def _tarball(at: Location, limits: Limits, deadline: Deadline) -> Facts:
         "members": archive.members,
         "unpacked": archive.unpacked,
         "dockerfile": archive.manifest.build.dockerfile,
-        **({} if at.sha256 else {"pinned": f"{at.shown}{pin}" if at.shown == at.url else f"add {pin}"}),
+        **_pinned(at, released.digest),
     }
+
+
+def _noted(at: Location, released: Release, deadline: Deadline) -> Facts:
+    image = _image(released.location, deadline)
+    return {**image, "name": at.name, "url": at.shown, "image": image["url"], **_pinned(at, released.note)}
+
+
+def _pinned(at: Location, digest: str) -> Facts:
+    pin = f"#sha256={digest}"
+    return {} if at.sha256 else {"pinned": f"{at.shown}{pin}" if at.shown == at.url else f"add {pin}"}
 
 
 def _image(at: Location, deadline: Deadline) -> Facts:
