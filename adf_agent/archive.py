@@ -101,6 +101,8 @@ class _Contents:
 
     def add(self, name: str, member: tarfile.TarInfo, stream: "Stream") -> None:
         self._members += 1
+        if self._members > self._limits.members:
+            raise _beyond(f"{self._limits.members} members")
         if not name:  # the archive's root, "./"
             return
         if member.islnk():
@@ -147,7 +149,7 @@ class _Contents:
             kind = "folder"
         else:
             refuse(f"{name!r} is both a {self._kinds[hash(name)]} and a {kind}")
-        if len(self._kinds) > self._limits.members or self._members > self._limits.members:
+        if len(self._kinds) > self._limits.members:
             raise _beyond(f"{self._limits.members} members")
 
     def _check_hard_link(self, name: str, member: tarfile.TarInfo) -> None:

@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 
 from adf_agent.errors import ReleaseError
 
+MOST = 5000  # patterns; every name is held against each
+TOKEN = re.compile(r"(?P<deep>(?:\*\*/?)+)|(?P<star>\*)|(?P<set>\[(?:\\.|[^\]\\])+\])|\\?(?P<plain>.)", re.DOTALL)
+STAR, ANY = "[^/]*", ".*"
+
 
 def patterns(data: bytes) -> tuple[str, ...]:
     """The patterns of the file's bytes, cleaned as Docker does, `!` before those that take files in again.
@@ -15,7 +19,10 @@ def patterns(data: bytes) -> tuple[str, ...]:
     """
     lines = data.decode("utf-8-sig", "surrogateescape").splitlines()
     found = (line.strip() for line in lines if not line.startswith("#"))
-    return tuple(_cleaned(line) for line in found if line)
+    cleaned = tuple(_cleaned(line) for line in found if line)
+    if len(cleaned) > MOST:
+        raise ReleaseError(f".dockerignore has more than {MOST} patterns", hint="Name folders in it, not files.")
+    return cleaned
 
 
 def _cleaned(line: str) -> str:
@@ -45,31 +52,61 @@ def left_out(patterns: Sequence[str]) -> Callable[[str], bool]:
 
 
 def _compiled(group: Sequence[str]) -> re.Pattern[str]:
-    translated = []
-    for pattern in group:
-        translated.append(_translated(pattern))
-        try:
-            re.compile(translated[-1])
-        except re.error as error:
-            raise _not_a_pattern(pattern) from error
-    return re.compile(f"(?:{'|'.join(translated)})(?:/.*)?", re.DOTALL)
+    try:
+        return re.compile(f"(?:{'|'.join(map(_translated, group))})(?:/.*)?", re.DOTALL)
+    except re.error as error:
+        if len(group) == 1:
+            raise _not_a_pattern(group[0]) from error
+    [*map(_compiled, ([pattern] for pattern in group))]  # the one at fault says so
+    raise AssertionError("each is a pattern, and all together are none")
 
 
 def _translated(pattern: str) -> str:
-    """As moby/patternmatcher: `*` and `?` stop at a slash, `**` does not, a backslash makes the next one plain."""
+    """As moby/patternmatcher: `*` and `?` stop at a slash, `**` does not, a backslash makes the next one plain.
 
-    def part(token: re.Match[str]) -> str:
-        text = token[0]
-        if text.startswith("**"):
-            return ".*" if token.end() == len(pattern) else "(?:.*/)?"
-        if text[0] == "[" and len(text) > 1:
-            return text
-        return {"*": "[^/]*", "?": "[^/]"}.get(text, re.escape(text[-1]))
+    Python's expressions, unlike Go's, try every way that wildcards can share a name: with a few of them, for hours. So
+    what follows a `**/`, by whole parts, is atomic: where it matches first, the rest can do no worse than later on.
+    """
+    segments: list[list[str]] = [[]]
+    for token in TOKEN.finditer(pattern):
+        if token["deep"] and token.end() < len(pattern):
+            segments.append([])
+        else:
+            segments[-1].append(ANY if token["deep"] else STAR if token["star"] else _one(token, pattern))
+    whole = [not segment or segment[-1] == "/" for segment in segments]
+    if whole[:-1].count(False) > 1:  # `a**b**c` means what nobody expects: two of these would have to be tried
+        raise _not_a_pattern(pattern)
+    first, *others = map(_within_parts, segments)
+    last = len(others) - 1
+    return first + "".join(
+        f"(?>(?:.*?/)??{text})" if at < last and whole[at + 1] else f"(?:.*/)?{text}" for at, text in enumerate(others)
+    )
 
-    return re.sub(r"(?:\*\*/?)+|\[(?:\\.|[^\]\\])+\]|\\.|.", part, pattern, flags=re.DOTALL)
+
+def _one(token: re.Match[str], pattern: str) -> str:
+    """The expression for one character."""
+    if found := token["set"]:
+        if "[:" in found or "--" in found:  # which Go takes for more than Python does
+            raise _not_a_pattern(pattern)
+        return "(?!/)[" + re.sub(r"\\.|[\[&|~]", lambda each: each[0] if each[0][1:] else f"\\{each[0]}", found[1:])
+    return "[^/]" if token[0] == "?" else re.escape(token["plain"])
+
+
+def _within_parts(tokens: Sequence[str]) -> str:
+    """*tokens* joined. What stands between two wildcards of one part is atomic: the second takes the rest as well."""
+    text, at = "", 0
+    while at < len(tokens):
+        end = next((end for end in range(at + 1, len(tokens)) if tokens[end] in (STAR, ANY, "/")), at)
+        if tokens[at] == STAR and end > at and tokens[end] != "/":
+            text += f"(?>[^/]*?{''.join(tokens[at + 1 : end])})"
+            at = end
+        else:
+            text += tokens[at]
+            at += 1
+    return text
 
 
 def _not_a_pattern(text: str) -> ReleaseError:
     return ReleaseError(
-        f".dockerignore: {text!r} is not a pattern", hint="Mend .dockerignore and make the release anew."
+        f".dockerignore: {text[:80]!r} is not a pattern", hint="Mend .dockerignore and make the release anew."
     )

@@ -54,7 +54,7 @@ class FleetRecord:
             restarts=int(number("Restarts")),
             error=text("Error"),
             log_tail=text("LogTail"),
-            boot_seconds=sum(float(spent) for spent in re.findall(r"\w+ ([\d.]+)", text("Stages"))),
+            boot_seconds=sum(float(spent) for spent in re.findall(r"\w+ (\d+\.\d+)", text("Stages"), re.ASCII)),
         )
 
     def is_recent(self, now: float) -> bool:

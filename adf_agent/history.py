@@ -40,7 +40,8 @@ def load(root: Root) -> list[dict[str, Any]]:
             found = json.loads(file.read(MOST_BYTES))["boots"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
-    return [boot for boot in found if isinstance(boot, dict)] if isinstance(found, list) else []
+    boots = [boot for boot in found if isinstance(boot, dict)] if isinstance(found, list) else []
+    return [boot for boot in boots if isinstance(boot.get("instance") or {}, dict)]
 
 
 def _id(boot: Mapping[str, Any]) -> str:

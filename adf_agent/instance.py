@@ -1,6 +1,7 @@
 """Who this instance is and what it was launched with, as the instance metadata service (IMDSv2) tells."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -121,7 +122,7 @@ class Metadata:
         answer = self.get(path)
         try:
             return None if answer is None else dict(json.loads(answer))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise self._unknown(path, "something that is not a JSON object") from error
 
     def _ask(self, path: str) -> bytes | None:
@@ -139,6 +140,8 @@ class Metadata:
         path = "/latest/api/token"
         response = self._send("PUT", path, {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)})
         self._check(response, path)
+        if not re.fullmatch("[!-~]+", response.text):  # what no header can hold
+            raise self._unknown(path, "something that is not a token")
         return response.text
 
     def _send(self, method: str, path: str, headers: Mapping[str, str]) -> "requests.Response":

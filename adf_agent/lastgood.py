@@ -25,8 +25,10 @@ def load(root: Root, instance_id: str, app: str, release: str) -> AppConfig | No
     try:
         parts = json.loads(_path(root).read_bytes())
         found = AppConfig.from_dict(parts)
+        if not all(isinstance(text, str) for text in found.environment().values()):
+            return None
         return found if (parts["instance_id"], found.app, found.release) == (instance_id, app, release) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -3,6 +3,7 @@
 import difflib
 import math
 import posixpath
+import re
 import shlex
 import tomllib
 from collections.abc import Callable, Mapping
@@ -10,10 +11,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from adf_agent.errors import ReleaseError
-from adf_agent.notation import LEAST_MEMORY, Port, Probe, Ulimit, Volume, duration, size
+from adf_agent.notation import LEAST_MEMORY, Port, Probe, Ulimit, Volume, brief, duration, size
 
 T = TypeVar("T")
 NAME = "adf.toml"
+LIMIT = 64 * 1024  # bytes
+# A key of so many parts, which tomllib takes memory for by the square of their number.
+NESTED = re.compile(rb"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){50}""")
 MEND = f"Mend {NAME} and make the release anew."
 
 
@@ -178,11 +182,15 @@ class Manifest:
     @classmethod
     def parse(cls, data: bytes) -> "Manifest":
         """The manifest of `adf.toml`'s bytes. Raises ReleaseError, which names the key and what it must be."""
+        if len(data) > LIMIT or NESTED.search(data):
+            raise ReleaseError(f"{NAME} is larger than {LIMIT} bytes, or nested too deeply", hint=MEND)
         try:
             text = data.decode()
             sections = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ReleaseError(f"{NAME} is not valid TOML: {error}", hint=MEND) from error
+        except RecursionError as error:
+            raise ReleaseError(f"{NAME} is not valid TOML: it is nested too deeply", hint=MEND) from error
+        except ValueError as error:
+            raise ReleaseError(f"{NAME} is not valid TOML: {brief(error)}", hint=MEND) from error
         kinds = {"build": Build, "container": Container, "health": Health}
         _known("section", "", sections, list(kinds))
         return cls(**{name: _section(kinds[name], name, table) for name, table in sections.items()}, text=text)
@@ -197,15 +205,15 @@ def _section(kind: type[T], section: str, table: Any) -> T:
         for key, value in table.items():  # the error names it
             values[key] = parsers[key](value)
     except ValueError as error:
-        raise ReleaseError(f"{NAME}: [{section}] {key}".rstrip() + f": {error}", hint=MEND) from error
+        raise ReleaseError(f"{NAME}: [{section}] {key}".rstrip() + f": {brief(error)}", hint=MEND) from error
     return kind(**values)
 
 
 def _known(what: str, where: str, given: Mapping[str, Any], known: list[str]) -> None:
     for key in given:
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            nearest = difflib.get_close_matches(key[:80], known, n=1, cutoff=0.0)[0]
             raise ReleaseError(
-                f"{NAME}: unknown {what} {key!r}{where}: {nearest!r} is the nearest one",
+                f"{NAME}: unknown {what} {key[:80]!r}{where}: {nearest!r} is the nearest one",
                 hint=f"Known are {', '.join(known)}.",
             )

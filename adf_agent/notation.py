@@ -7,7 +7,14 @@ from typing import Literal
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+LONGEST = 300  # characters of what a person is told of a value that is none
 LEAST_MEMORY = 6 * 2**20  # bytes; the engine refuses a container with less
+
+
+def brief(error: ValueError) -> str:
+    """What *error* says, cut where the value in it is long."""
+    text = str(error)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def duration(value: str | float) -> float:

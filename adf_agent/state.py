@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from adf_agent.errors import AgentError
 from adf_agent.root import Root, boot_id
@@ -52,15 +52,25 @@ def write(path: Path, data: bytes, mode: int, *, durable: bool = False) -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise AgentError(
             f"{path} can't be written: {error.strerror}",
-            hint="Give the instance a larger volume." if full else "See the owner and mode of its folder.",
+            hint=f"See what fills it: du -xh {path.parent}; or give the instance a larger volume."
+            if full
+            else "See the owner and mode of its folder.",
             cause="host",
         ) from error
 
 
-def _fill(part: Path, data: bytes, mode: int, durable: bool) -> None:  # noqa: FBT001  write's own
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+def hand_over(handle: int, folder: Path) -> None:
+    """Gives root's file to the owner of its *folder*: what was run by hand once, the unit's user has to read."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(handle, owner.st_uid, owner.st_gid)
+
+
+def _fill(path: Path, data: bytes, mode: int, durable: bool) -> None:  # noqa: FBT001  write's own
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(handle, "wb") as file:
         os.fchmod(handle, mode)  # the umask must not narrow what other users are to read
+        hand_over(handle, path.parent)
         file.write(data)
         if durable:
             file.flush()
@@ -71,6 +81,7 @@ def _fill(part: Path, data: bytes, mode: int, durable: bool) -> None:  # noqa: F
 # "" nobody was told; joining, joined; leaving, to come back at the next start; draining and drained, on an operator's
 # word, to stay away.
 Standing = Literal["", "joining", "joined", "leaving", "draining", "drained"]
+STANDINGS = get_args(Standing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +110,12 @@ def load(root: Root) -> State:
         found = json.loads((root.var / "state.json").read_bytes())
         known = {field.name: found[field.name] for field in dataclasses.fields(State) if field.name in found}
         state = State(**{**known, "images": tuple(known.get("images", ()))})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return State()
     kinds = {field.name: type(field.default) for field in dataclasses.fields(State)}
-    return state if all(isinstance(getattr(state, name), kind) for name, kind in kinds.items()) else State()
+    is_sound = all(isinstance(getattr(state, name), kind) for name, kind in kinds.items())
+    is_sound = is_sound and all(isinstance(image, str) for image in state.images) and state.standing in STANDINGS
+    return state if is_sound else State()
 
 
 def save(root: Root, state: State) -> None:
@@ -157,7 +170,10 @@ class Ledger:
 
     def tags(self) -> dict[str, str] | None:
         """The tags that EC2 told since the machine's last boot, None where it was not asked."""
-        return dict(json.loads(self.state.tags)) if self.state.tags else None
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            tags = dict(json.loads(self.state.tags))
+            return tags if all(isinstance(text, str) for pair in tags.items() for text in pair) else None
+        return None
 
     def keep(self, image: str) -> None:
         """Notes *image* as the release's, and as one of the agent's own."""

@@ -21,7 +21,7 @@ LIMIT = 2**20  # bytes once unzipped; EC2 itself takes 16 KB
 GZIP = b"\x1f\x8b"
 DEPTH = 5  # MIME parts in MIME parts
 FORMS = "KEY=VALUE lines, a JSON object, #cloud-config with an adf: mapping, a shell script, or MIME multipart of these"
-OURS = r"RELEASE_URL|ADF_\w+"
+OURS = r"RELEASE_URL|ADF_\w{1,80}"
 # What cloud-init reads and can hold no setting: lists of URLs, programs for cloud-init, archives in YAML.
 FOREIGN = ("#include", "#include-once", "#cloud-config-archive", "#cloud-config-jsonp", "#part-handler", "#upstart-job")
 
@@ -114,7 +114,8 @@ def _key_values(text: str, where: str) -> Pairs:
             raise _wrong(where, number, "not KEY=VALUE", f"Known forms: {FORMS}.")
         value = re.fullmatch(VALUE, form[2].lstrip())
         if value is None:
-            raise _wrong(where, number, f"{form[1]} has quotes that don't match", "Close the quote at the value's end.")
+            hint = "Close the quote at the value's end."
+            raise _wrong(where, number, f"{form[1][:80]} has quotes that don't match", hint)
         yield form[1], _plain(*value.groups())
 
 
