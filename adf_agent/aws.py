@@ -1,5 +1,6 @@
 """What an AWS answer means: one place that tells a transient fault from a permanent one."""
 
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -30,6 +31,11 @@ EXPIRED = frozenset({
 })  # fmt: skip
 
 
+# What is said of a signature's time, under one code or another (AWS takes five minutes, S3 fifteen).
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
+_UNTIMELY = re.compile(r"RequestTimeTooSkewed|Signature expired|Signature not yet current")
+
+
 def faults() -> tuple[type[Exception], ...]:
     """What a boto3 client may raise, to be named behind `except`.
 
@@ -56,6 +62,12 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
         return kind(
             f"{action} on {resource} is denied{_detail(error)}",
             hint=f"Allow {action} on {resource} in the caller's role; on an instance, that of its instance profile.",
+        )
+    if _UNTIMELY.search(f"{name} {_detail(error)}"):
+        return kind(
+            f"{action} on {resource} was refused: the clock of this machine is wrong{_detail(error)}",
+            hint="Set it right: sudo timedatectl set-ntp true; where chrony runs: sudo chronyc makestep.",
+            cause="host",
         )
     if name in EXPIRED:
         return kind(

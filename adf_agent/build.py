@@ -18,6 +18,7 @@ from adf_agent.deadline import Deadline
 from adf_agent.engine import BUILDKIT_PACKAGES, Engine, asking, passing
 from adf_agent.errors import ImageError
 from adf_agent.manifest import Build
+from adf_agent.state import hand_over
 
 KEPT_BYTES = 2 << 20  # of a build's output; what failed stands at the end
 TAIL_LINES = 50
@@ -35,6 +36,7 @@ class Output:
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         path.unlink(missing_ok=True)
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640), "r+b", buffering=0)
+        hand_over(self._file.fileno(), path.parent)
 
     def add(self, text: str) -> None:
         for line in text.splitlines():
@@ -230,4 +232,4 @@ def _failure(output: Output) -> ImageError:
         error = said("The registry of a base image could not be reached.")
         error.cause, error.transient = "dependency", True
         return error
-    return said("See the build's last lines; an instance has all of them in build.log in its state folder.")
+    return said("Mend the Dockerfile, by the build's last lines; an instance has all in build.log in its state folder.")

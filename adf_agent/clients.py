@@ -2,13 +2,19 @@
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from adf_agent.errors import AgentError
+from adf_agent.errors import AgentError, SettingsError
 from adf_agent.root import Root
 
 if TYPE_CHECKING:
     from adf_agent.deadline import Deadline
+
+
+PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
+METADATA = ("169.254.169.254", "fd00:ec2::254", "[fd00:ec2::254]")  # the last as urllib compares it
 
 
 class Clients:
@@ -19,6 +25,11 @@ class Clients:
         self._session: Any = None
         self._made: dict[str, Any] = {}
         self._lock = threading.Lock()
+        from adf_agent import launch  # noqa: PLC0415
+
+        for name, text in launch.environment(root).items():
+            os.environ.setdefault(name, text)
+        _spare_metadata()
         # Registry logins and credential helpers are Docker's own; the SDK and the docker command read the same ones.
         os.environ.setdefault("DOCKER_CONFIG", str(root.etc / "docker"))
 
@@ -59,11 +70,14 @@ class Clients:
         )
 
     def _aws(self, service: str, region: str) -> Any:
-        """A client of *service*, for AWS_REGION or the instance's *region*. Raises AgentError without credentials."""
+        """A client of *service*, for AWS_REGION or the instance's *region*.
+
+        Raises AgentError without credentials, SettingsError where the environment is wrong.
+        """
         import boto3  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
 
-        with self._lock:  # making a client is not safe among threads
+        with self._lock, _environment():  # making a client is not safe among threads
             self._session = self._session or boto3.session.Session(region_name=os.environ.get("AWS_REGION") or region)
             if self._session.get_credentials() is None:
                 self._session = None  # it would not look again
@@ -77,3 +91,29 @@ class Clients:
                 config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20)
                 self._made[service] = self._session.client(service, config=config)
             return self._made[service]
+
+
+def _spare_metadata() -> None:
+    """No proxy is asked for the instance's credentials, as the SDK would: they are not the proxy's to see."""
+    if any(text for name, text in os.environ.items() if name.lower() in PROXIES):
+        former = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+        if former.strip() != "*":  # alone, it is everything
+            listed = [each.strip() for each in former.split(",") if each.strip()]
+            former = ",".join(dict.fromkeys([*listed, *METADATA]))
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = former
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Raises what the SDK finds wrong in the environment, or in its own files, as an AgentError."""
+    from adf_agent import aws, mask  # noqa: PLC0415
+
+    wrong: tuple[type[Exception], ...] = (*aws.faults(), ValueError, OSError)
+    try:
+        yield
+    except wrong as error:
+        sentence = f"no AWS client can be made: {mask.urls(str(error))}"
+        if aws.fault(error, AgentError, "", "").transient:
+            raise AgentError(sentence, hint="It may pass.", cause="dependency", transient=True) from error
+        hint = "See AWS_… and the proxies in the unit's environment and in agent.env, and ~/.aws of its user."
+        raise SettingsError(sentence, hint=hint) from error

@@ -68,7 +68,7 @@ def _meaning(error: ContainerError) -> ContainerError:
     if taken := _TAKEN.search(said):
         return ContainerError(
             f"port {taken[1]} of the host is taken by another process",
-            hint=f"See `ss -ltnp 'sport = :{taken[1]}'`, or publish on another port with ADF_PUBLISH.",
+            hint=f"See `ss -ltnp 'sport = :{taken[1]}'` and stop it, or publish on another port with ADF_PUBLISH.",
         )
     if _NO_COMMAND.search(said):
         return ContainerError(

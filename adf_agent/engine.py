@@ -74,7 +74,9 @@ def _reach(make_client: Callable[[float], Any]) -> tuple[Any, dict[str, Any]]:
         if not _has(error, OSError) and not isinstance(error, APIError):
             raise DockerError(f"Docker at {where} can't be used: {error}", hint="Check DOCKER_HOST.") from error
         raise DockerError(
-            f"Docker at {where} does not answer", hint="See `systemctl status docker`.", transient=True
+            f"Docker at {where} does not answer",
+            hint="See `systemctl status docker`; to start it: sudo systemctl start docker.",
+            transient=True,
         ) from error
 
 

@@ -42,6 +42,16 @@ def baked(root: Root) -> dict[str, str]:
         raise SettingsError(f"{path} can't be read: {error.strerror}", hint="See its owner and mode.") from error
 
 
+def environment(root: Root) -> dict[str, str]:
+    """The lines of agent.env that are no settings: the environment of libraries and commands, such as HTTPS_PROXY."""
+    try:
+        lines = baked(root)
+    except SettingsError:  # the settings stage says what is wrong with it
+        return {}
+    ours = ("ADF_", "RELEASE_URL")
+    return {name: text for name, text in lines.items() if not name.startswith(ours) and text.isprintable()}
+
+
 def patience(root: Root) -> float:
     """Seconds that a boot may take as far as the AMI says: until user-data can be read, nothing else can."""
     try:

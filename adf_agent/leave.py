@@ -14,7 +14,7 @@ from adf_agent import engine, member, report
 from adf_agent.background import Task
 from adf_agent.balancer import Balancer
 from adf_agent.deadline import Deadline
-from adf_agent.errors import AgentError, ReportError
+from adf_agent.errors import AgentError, ReportError, Stopped, unexpected
 from adf_agent.group import Group, Hook
 from adf_agent.stages import Stages
 
@@ -27,7 +27,7 @@ LONGEST_SECONDS = 3600.0 + 300.0
 STOP_SECONDS = 345.0
 SPOT_SECONDS = 120.0  # the notice comes two minutes before the end
 MARGIN_SECONDS = 5.0  # of a budget, for the calls behind the stop
-ASK_SECONDS = 20.0  # for Auto Scaling to say what there is to leave
+ASK_SECONDS = 20.0  # for Auto Scaling to say what there is to leave, and for Docker to be reached
 BLIND_SECONDS = 300.0  # to wait where the load balancer may not be asked: its default deregistration delay
 FIRST_SECONDS, GROWTH, POLL_SECONDS = 0.2, 1.5, 2.0
 T = TypeVar("T")
@@ -61,6 +61,17 @@ def plan(why: Why, target: str | None = None, notice: float | None = None) -> Pl
     return Plan(why, budget if notice is None else min(budget, notice), by_group, hook, stops=why != "standby")
 
 
+def prepare(do: Stages, *, grouped: bool) -> None:
+    """Makes the clients that leaving takes, of files that an upgrade may replace. Raises AgentError."""
+    host, region, settings = do.host, do.launched.identity.region, do.launched.settings
+    if grouped:
+        host.autoscaling(region)
+    if grouped or settings.target_groups:
+        host.elbv2(region)
+    if settings.load_balancers:  # hardly a group has them attached, and a client is half a megabyte
+        host.elb(region)
+
+
 class Leaving:
     """One way out, by *plan*. Whatever fails on it is named, and the next step taken: the end comes anyway.
 
@@ -72,9 +83,10 @@ class Leaving:
         self._deadline = Deadline(max(MARGIN_SECONDS, plan.budget - spent), stop)
         self._began = time.monotonic()
         self._steps: dict[str, float] = {}
+        self._fault: AgentError | None = None
 
-    def run(self) -> None:
-        """Takes every step within the budget. Raises Stopped."""
+    def run(self) -> AgentError | None:
+        """Takes every step within the budget. Returns what a step failed with that nobody expected. Raises Stopped."""
         told, patience = self._do.ledger.state.standing or self._plan.by_group, self._do.recorded_stop_timeout()
         standing = "draining" if self._plan.why == "drain" else "leaving"
         self._do.ledger.note_if_possible(standing=standing)  # before the first step: a crash must not forget it
@@ -85,10 +97,11 @@ class Leaving:
             self._stop_container(patience)
         self._do.ledger.note_if_possible(standing="drained" if self._plan.why == "drain" else "")
         log.info("drain.finished", why=self._plan.why, seconds=self._seconds())
+        return self._fault
 
     def _let_go(self, patience: float) -> None:
         window = self._deadline.within(max(0.0, self._deadline.remaining() - self._plan.kept_back(patience)))
-        left = self._deregister(report.own(self._do.host, self._do.launched), window)
+        left = self._deregister(self._own(window), window)
         place = self._ask("group", self._find, window) if self._grouped else None
         with self._waiting(place) as hook:
             attached = place and self._ask("attached", partial(self._attached, place), window)
@@ -100,6 +113,11 @@ class Leaving:
             if place and hook:
                 complete = partial(member.complete, place, [hook], "CONTINUE", self._deadline)
                 self._step(f"{hook.name} completed", complete, self._deadline)
+
+    def _own(self, window: Deadline) -> list[Balancer]:
+        bound = window.within(ASK_SECONDS)
+        own = partial(report.own, self._do.host, self._do.launched)
+        return self._try("the settings' load balancers", partial(bound.retry, own), bound) or []
 
     def _deregister(self, balancers: list[Balancer], window: Deadline) -> list[Balancer]:
         """Those that were left: one that may not be left never lets go."""
@@ -148,7 +166,7 @@ class Leaving:
         seconds = max(1.0, min(patience, self._deadline.remaining() - MARGIN_SECONDS / 2))
 
         def stop() -> None:
-            self._do.stop(engine.connect(self._do.host.docker, self._deadline), seconds)
+            self._do.stop(engine.connect(self._do.host.docker, self._deadline.within(ASK_SECONDS)), seconds)
 
         self._step("container stopped", stop, self._deadline)
         self._do.record.add(container=None)
@@ -174,19 +192,35 @@ class Leaving:
         return member.our_hook(place, "terminate", wanted, self._do.record, window)
 
     def _step(self, what: str, call: Callable[[], T], window: Deadline) -> T | None:
-        """What *call* returns, None where it fails or does not end within *window*; when it ended is written down."""
+        """As `_try`; when *call* ended is written down."""
+
+        def ended() -> None:
+            self._steps[what] = self._seconds()
+            log.info("drain.step", step=what, seconds=self._steps[what])
+            self._do.record.add(drain={"why": self._plan.why, "steps": self._steps})
+
+        return self._try(what, call, window, ended)
+
+    def _try(
+        self, what: str, call: Callable[[], T], window: Deadline, ended: Callable[[], None] = lambda: None
+    ) -> T | None:
+        """What *call* returns, None where it fails or does not end within *window*. Raises Stopped."""
         try:
             value = Task(call).result(window)
+        except Stopped:
+            raise
         except TimeoutError:
             self._failed(what, f"not within {window.seconds:.0f} s")
-            return None
         except AgentError as error:
             self._failed(what, error.sentence, error.hint)
-            return None
-        self._steps[what] = self._seconds()
-        log.info("drain.step", step=what, seconds=self._steps[what])
-        self._do.record.add(drain={"why": self._plan.why, "steps": self._steps})
-        return value
+        except Exception as error:  # the boundary of the step's thread: the steps after it come all the same
+            log.exception("unexpected", exc_info=error)
+            self._fault = unexpected(error)
+            self._failed(what, self._fault.sentence, self._fault.hint)
+        else:
+            ended()
+            return value
+        return None
 
     def _failed(self, what: str, reason: str, hint: str = "") -> None:
         self._do.record.degrade(f"drain: {what}: {reason}", hint)

@@ -1,6 +1,8 @@
 """Operations, not chat: an event and its keys, one JSON object a line, or coloured text on a terminal."""
 
 import logging
+import traceback
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import structlog
@@ -11,7 +13,7 @@ from adf_agent import mask
 def configure(stream: TextIO) -> None:
     """Sends every event to *stream*, with what is bound by `structlog.contextvars`: instance, release and stage."""
     render = (
-        structlog.dev.ConsoleRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if stream.isatty()
         else structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
     )
@@ -20,12 +22,27 @@ def configure(stream: TextIO) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _stacked,
             _masked,
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(stream),
     )
+
+
+def _stacked(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """An exception as where it came from; its own text may hold anything, a secret too, and stays out."""
+    if error := event.pop("exc_info", None):
+        event["exception"] = "\n".join(_chain(error))
+    return event
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """The stack of *error*, and of what led to it."""
+    while error is not None:
+        yield f"{''.join(traceback.format_tb(error.__traceback__))}{type(error).__qualname__}"
+        error = error.__cause__ or error.__context__
 
 
 def _masked(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

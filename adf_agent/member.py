@@ -68,7 +68,14 @@ class Member:
         if found is None:
             return None, None
         self._record.add(group=found.name)
-        return found, our_hook(found, "launch", self._launched.settings.launch_hook, self._record, deadline)
+        settings = self._launched.settings
+        hook = our_hook(found, "launch", settings.launch_hook, self._record, deadline)
+        if hook is None and settings.sources["ADF_LAUNCH_HOOK"][1] != "default":
+            self._record.degrade(
+                f"{found.name} has no launch hook {settings.launch_hook}: it counts its instances in before they serve",
+                "sudo adf-agent doctor",  # which has the command that makes it
+            )
+        return found, hook
 
     def _beat(self) -> None:
         assert self._found is not None  # noqa: S101  begin made it

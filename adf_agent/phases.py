@@ -98,6 +98,8 @@ def _why_leave(state: State, seen: Seen, policy: Policy) -> Why | None:
     """The most urgent reason that holds, None to stay, or to go on leaving."""
     starting = state.phase is P.STARTING
     if starting and seen.work != "done":  # without settings nobody can be told
+        if seen.asked == "drain" and seen.work == "running" and seen.standing in ("", "drained"):
+            return "drain"
         return "stop" if seen.asked == "stop" and seen.work == "running" else None
     up = state.phase in UP or (starting and seen.known)
     reasons = [why for why in URGENCY if _holds(why, seen, policy, up=up, starting=starting)]
@@ -188,7 +190,10 @@ def _from_start(state: State, seen: Seen, now: float) -> State:
 
 
 def _leaving(state: State, seen: Seen, now: float) -> State:
-    return state if seen.work == "running" else state.to(AFTER.get(state.why or "stop", P.DRAINED), now)
+    if seen.work == "running":
+        return state
+    error = seen.work if isinstance(seen.work, AgentError) else None  # what nobody expected: a step's fault is named
+    return state.to(AFTER.get(state.why or "stop", P.DRAINED), now, error=error)
 
 
 def _held(state: State, seen: Seen, now: float) -> State:

@@ -94,7 +94,7 @@ def _wait_healthy(balancer: Balancer, record: Record, deadline: Deadline, check:
         if deadline.expired():
             raise ReportError(
                 f"the app is healthy, but {balancer.name} does not find it so: {health.said}",
-                hint="See its health check's port and path, and the security group between the two.",
+                hint="See its health check's path, its port against ADF_PUBLISH, and the security group between.",
                 cause="settings",
             )
         deadline.wait(pause)
@@ -118,12 +118,18 @@ def give_up(host: Host, record: Record, launched: Launch | None, deadline: Deadl
     Without *launched*, as the settings are what failed, IMDS says who this is. Meanwhile the load balancers of the
     settings forget it. Raises AgentError where the group could not be told, TimeoutError, Stopped.
     """
-    leaving = [Task(partial(deadline.retry, each.deregister)) for each in (own(host, launched) if launched else [])]
-    told = Task(lambda: _replaced(host, record, *_who(host, launched, deadline), deadline)).result(deadline)
-    for each in leaving:
+    leaving = Task(lambda: _leave(own(host, launched) if launched else [], deadline))
+    try:
+        return Task(lambda: _replaced(host, record, *_who(host, launched, deadline), deadline)).result(deadline)
+    finally:
+        with suppress(Exception):  # the boundary of its thread: why the boot failed is what counts
+            leaving.result(deadline)
+
+
+def _leave(balancers: Sequence[Balancer], deadline: Deadline) -> None:
+    for each in [Task(partial(deadline.retry, balancer.deregister)) for balancer in balancers]:
         with suppress(AgentError, TimeoutError):
             each.result(deadline)
-    return told
 
 
 def _who(host: Host, launched: Launch | None, deadline: Deadline) -> tuple[Identity, str | None, str]:

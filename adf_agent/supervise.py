@@ -14,7 +14,7 @@ import structlog
 from adf_agent import hold, leave, phases, serving
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
-from adf_agent.errors import AgentError, Stopped, unexpected
+from adf_agent.errors import AgentError, unexpected
 from adf_agent.host import Host
 from adf_agent.notices import Watch
 from adf_agent.notify import Notify
@@ -47,7 +47,7 @@ class Work:
 
     def _run(self, call: Callable[[threading.Event], Service | None], former: "Work | None") -> Service | None:
         if former:
-            with suppress(TimeoutError, AgentError, Stopped):
+            with suppress(Exception):  # the boundary of its thread: `outcome` has told it, and this is another work
                 former.task.result(Deadline(END_SECONDS, self.stop))
         return call(self.stop)
 
@@ -95,7 +95,7 @@ class Supervisor:
         self._work: Work | None = Work(self._works.start, None, self._wake)
 
     def run(self) -> int:
-        """Until the end. Returns the exit code: 0 where it left as it was told, the stage's where it failed."""
+        """Until the end. Returns the exit code: 0 where it left as it was told, else that of what it failed with."""
         try:
             while self._state.phase not in phases.ENDS:
                 self._wait()
@@ -111,7 +111,7 @@ class Supervisor:
             self._exit_end.set()
             self._works.close(CLOSE_SECONDS)
         error = self._state.error
-        return error.exit_code if error and self._state.phase is Phase.FAILED else 0
+        return error.exit_code if error else 0
 
     def _wake(self) -> None:
         self._orders.put("")

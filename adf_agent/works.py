@@ -3,16 +3,18 @@
 import random
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
 from adf_agent import boot, container, leave, member, phases, report, serving
+from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.engine import FAULTS
-from adf_agent.errors import AgentError, Stopped
+from adf_agent.errors import AgentError, Stopped, unexpected
 from adf_agent.fleet import Fleet
 from adf_agent.host import Host
 from adf_agent.leave import Leaving
@@ -28,6 +30,7 @@ from adf_agent.state import Ledger
 CLOSE_SECONDS = 3.0  # for the last word of the fleet record
 GIVE_UP_SECONDS = 15.0  # to have the group told of a failed boot
 NOTICES_SECONDS = 5.0  # to be waited for at the start; a metadata service that is silent says nothing new
+PREPARE_SECONDS = 10.0  # to be waited for at a start: the clients are there at once, but for slow credentials
 UNTOLD_SECONDS = 15.0  # between two tries to tell the group, where that fails
 RELOAD_SECONDS = 30.0  # to read settings and config anew: the app is not looked after meanwhile
 SPREAD = 0.25  # of a pause between two restarts, more or less: a fleet must not knock at its database in step
@@ -48,6 +51,11 @@ class Works:
         self.do = boot.read(self._host, self._record, self._ledger, Deadline(self._patience, stop))
         self.fleet = self.fleet or tell_fleet(self.do)
         self._watch.asked.wait(NOTICES_SECONDS)
+        grouped = self._watch.seen.target is not None or self.do.launched.target is not None
+        prepared = Task(partial(leave.prepare, self.do, grouped=grouped))
+        if serving.is_known(self.do):  # else the boot takes longer than that
+            with suppress(Exception):  # told when it is asked for
+                prepared.result(Deadline(PREPARE_SECONDS, stop))
 
     def boot(self, stop: threading.Event) -> Service | None:
         do = self._staged()
@@ -55,10 +63,12 @@ class Works:
 
     def again(self, state: State, stop: threading.Event) -> Service:
         """Has the service run again, after a pause that grows with its restarts."""
-        if state.phase is phases.Phase.RESTARTING:
-            self._explain(state)
         seconds = phases.pause(state.restarts) * random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311  no secret
-        Deadline(2 * phases.LONGEST_PAUSE, stop).wait(seconds)
+        try:
+            if state.phase is phases.Phase.RESTARTING:
+                self._explain(state)
+        finally:  # also where that fails, time after time
+            Deadline(2 * phases.LONGEST_PAUSE, stop).wait(seconds)
         return serving.again(self._anew(stop), self._membership())
 
     def reload(self, stop: threading.Event) -> Service | None:
@@ -81,6 +91,10 @@ class Works:
                 return None
             self._reloaded(f"the reload failed: {error.sentence}", error.hint)
             raise
+        except Exception as error:  # `adf-agent reload` waits for its end
+            fault = unexpected(error)
+            self._reloaded(f"the reload failed: {fault.sentence}", fault.hint)
+            raise
         self.do = do
         self._reloaded("")
         return service
@@ -94,21 +108,24 @@ class Works:
         """Out of service, for the reason that *state* names."""
         if self.member:
             self.member.end()
+        if state.why == "drain" and not self.do:  # nobody knows of this instance yet
+            self._ledger.note_if_possible(standing="drained")
         if self.do and state.why:
             seen = self._watch.seen
             plan = leave.plan(state.why, seen.target, _seconds_until(seen.spot_time) if seen.spot_time else None)
             spent = time.monotonic() - state.since  # on having what was under way called off
-            Leaving(self.do, plan, stop, grouped=seen.target is not None, spent=spent).run()
+            fault = Leaving(self.do, plan, stop, grouped=seen.target is not None, spent=spent).run()
+            if fault:
+                raise fault
 
     def give_up(self, state: State) -> None:
         """Has the group replace this instance after a failed boot; what was kept of it for a person goes now."""
-        if self.do and not self.do.former_serves():
-            self.do.undo(None)
-        try:
-            give_up(self._host, self._record, self._ledger, self.do, state.error)
-        finally:
+        with ExitStack() as then:  # whatever became of what comes before
             if self.member:
-                self.member.end()
+                then.callback(self.member.end)
+            then.callback(give_up, self._host, self._record, self._ledger, self.do, state.error)
+            if self.do and not self.do.former_serves():
+                self.do.undo(None)
 
     def report_unhealthy(self, stop: threading.Event) -> None:
         """Has the group replace this instance, which was in service: asked for until it was told, or *stop* is set."""

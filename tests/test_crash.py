@@ -49,6 +49,23 @@ sys.argv = ["adf-agent", "run"]
 from adf_agent.__main__ import main
 raise SystemExit(main())
 """
+# Writes down each file of the agent's, or of its libraries', that is read after it was started.
+READING = """
+import os, sys
+from importlib.util import find_spec
+
+folders = tuple(os.path.dirname(os.path.dirname(find_spec(each).origin)) for each in ("adf_agent", "boto3"))
+read = os.open(os.environ["READ"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def look(event, args):
+    if event == "open" and str(args[0]).startswith(folders):
+        os.write(read, f"{args[0]}\\n".encode())
+
+sys.addaudithook(look)
+sys.argv = ["adf-agent", "run"]
+from adf_agent.__main__ import main
+raise SystemExit(main())
+"""
 STAGES = ["settings", "docker", "release", "config", "image", "container", "health", "report"]
 BOOT = [
     *(f"stage.{end}|{stage}" for stage in STAGES for end in ("started", "finished")),
@@ -75,10 +92,14 @@ class World:
 
     def dying(self, point: str) -> Daemon:
         """An agent that dies at *point*."""
+        return self.daemon(DYING, POINT=point)
+
+    def daemon(self, program: str, **environment: str) -> Daemon:
+        """An agent that *program* runs."""
         with (self.machine.root / "agent.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", DYING],
-                env={**os.environ, **self.machine.environment, "POINT": point},
+                [sys.executable, "-c", program],
+                env={**os.environ, **self.machine.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -183,3 +204,19 @@ def test_the_points_are_those_of_the_log(world: World) -> None:
     told = [json.loads(line) for line in agent.log().splitlines()]
     stages = {event["stage"] for event in told if event["event"] == "stage.started"}
     assert stages == set(STAGES)
+
+
+@pytest.mark.parametrize("adopts", [False, True], ids=["boot", "start"])
+def test_what_it_leaves_by_was_read_before(world: World, adopts: bool) -> None:
+    """An upgrade of the package in service, after which a scale-in cuts the app off: the files of before are gone."""
+    if adopts:
+        first = world.machine.daemon()
+        world.serves(first)
+        first.kill()
+    read = world.machine.root / "read"
+    agent = world.daemon(READING, READ=str(read))
+    world.serves(agent)
+    before = read.read_text().splitlines()
+    assert agent.end() == 0, agent.log()
+    assert [step for event in agent.events("drain.step") if "drained by" in (step := event["step"])]
+    assert read.read_text().splitlines()[len(before) :] == []

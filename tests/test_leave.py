@@ -1,5 +1,6 @@
 """How an instance leaves: the plan for each reason, and its steps, of which none holds up those after it."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +11,9 @@ from typing import Any, get_args
 
 import pytest
 
-from adf_agent import leave, settings
+from adf_agent import leave, report, settings
 from adf_agent.deadline import Deadline
-from adf_agent.errors import Stopped
+from adf_agent.errors import AgentError, Stopped
 from adf_agent.instance import Identity
 from adf_agent.launch import Launch
 from adf_agent.leave import Leaving, Plan, Why
@@ -176,6 +177,7 @@ class Way:
         self.record, self.ledger, self.stop = Record(root, "run"), Ledger(root), threading.Event()
         self.ledger.note(instance_id=IDENTITY.instance_id, standing=standing, container_id="c0ffee")
         self.standings: list[str] = []
+        self.fault: AgentError | None = None
         host: Any = SimpleNamespace(
             root=root,
             docker=lambda _: self.docker,
@@ -196,7 +198,7 @@ class Way:
                 self.standings.append(self.ledger.state.standing)
 
         self.record.listen(listen)
-        Leaving(self.do, plan, self.stop, grouped=grouped).run()
+        self.fault = Leaving(self.do, plan, self.stop, grouped=grouped).run()
         self.record.add()
         return parts
 
@@ -217,6 +219,10 @@ def brief(why: Why, seconds: float = 0.4) -> Plan:
 
 def steps(parts: dict[str, Any]) -> list[str]:
     return list(parts["drain"]["steps"])
+
+
+def refuse_connection() -> None:
+    raise ConnectionRefusedError
 
 
 def refuse() -> None:
@@ -320,6 +326,56 @@ def test_a_step_that_is_not_allowed_is_named_and_the_next_is_taken(
     assert (named in degraded) or (call == "ask" and "drained by target group own" in degraded)
     assert ("complete_lifecycle_action" in way.autoscaling.calls) is (call != "describe_auto_scaling_instances")
     assert way.ledger.state.standing == ""
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "named"),
+    [
+        ("elbv2", "deregister", "deregistered from target group own"),
+        ("elbv2", "ask", "drained by target group attached"),
+        ("autoscaling", "describe_auto_scaling_instances", "group"),
+        ("autoscaling", "describe_load_balancer_target_groups", "attached"),
+        ("autoscaling", "complete_lifecycle_action", "adf-terminate completed"),
+    ],
+)
+def test_a_step_that_fails_unexpectedly_is_named_and_the_next_is_taken(
+    way: Way, service: str, call: str, named: str
+) -> None:
+    """A fault of the agent's own, and an app that is cut off in the middle of its requests."""
+    getattr(way, service).failing[call] = lambda: os.environ["HUNTER2"]
+    parts = way.leave(brief("terminated", 20))
+    assert f"drain: {named}: unexpected: KeyError" in parts["degraded"]
+    assert way.docker.stopped
+    assert ("complete_lifecycle_action" in way.autoscaling.calls) is (call != "describe_auto_scaling_instances")
+    assert way.fault
+    assert way.fault.exit_code == 1
+
+
+@pytest.mark.parametrize("kind", [ImportError, TypeError])
+def test_load_balancers_that_can_not_be_dealt_with_leave_the_rest_to_be_done(
+    way: Way, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """A client that can't be made, as its files are gone, and nothing else is drained, stopped or completed."""
+
+    def fail(*_: object) -> None:
+        raise kind
+
+    monkeypatch.setattr(report, "own", fail)
+    parts = way.leave(brief("terminated", 20))
+    assert f"drain: the settings' load balancers: unexpected: {kind.__name__}" in parts["degraded"]
+    assert steps(parts)[-2:] == ["container stopped", "adf-terminate completed"]
+    assert way.fault
+
+
+def test_a_docker_that_is_dead_holds_nobody_up(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shutdown of six minutes, for a container that went with its engine."""
+    monkeypatch.setattr(leave, "ASK_SECONDS", 0.5)
+    monkeypatch.setattr(way.docker, "info", refuse_connection, raising=False)
+    began = time.monotonic()
+    parts = way.leave(leave.plan("stop"))
+    assert time.monotonic() - began < 5
+    assert any("container stopped: Docker" in reason for reason in parts["degraded"])
+    assert way.fault is None, "a fault of Docker's"
 
 
 @pytest.mark.parametrize("call", ["deregister", "ask"])

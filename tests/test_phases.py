@@ -171,7 +171,9 @@ def test_a_drained_instance_whose_hook_is_completed_stays_drained() -> None:
     ("facts", "phase", "why"),
     [
         ({"work": "running"}, P.STARTING, None),
-        ({"work": "running", "asked": "drain"}, P.STARTING, None),
+        ({"work": "running", "asked": "drain"}, P.LEAVING, "drain"),
+        ({"work": "running", "asked": "drain", "standing": "drained"}, P.LEAVING, "drain"),
+        ({"work": "running", "asked": "drain", "standing": "joined"}, P.STARTING, None),
         ({"work": "running", "asked": "reload"}, P.STARTING, None),
         ({"work": "running", "target": "Terminated"}, P.STARTING, None),
         ({"work": "running", "spot_time": "2026-01-01T00:00:00Z"}, P.STARTING, None),

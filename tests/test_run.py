@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from fixtures_agent import BASE, Files, Machine, app
 from test_boot import free_port, page, table
 
+from adf_agent.sandbox.imds import SILENCE, Fault
+
 
 def serving(machine: Machine, files: Files | None = None, **settings: object) -> int:
     """Launches a release of *files* on a free port of the host, which is returned."""
@@ -261,6 +263,20 @@ def test_sigterm_in_a_boot_takes_it_back(machine: Machine) -> None:
     assert agent.end(signal.SIGTERM) == 0
     assert machine.containers() == []
     assert machine.status()["phase"] == "stopped"
+
+
+def test_a_drain_is_heard_while_the_metadata_service_is_silent(machine: Machine) -> None:
+    """An operator who is to take a broken instance away, and whose `adf-agent drain` never ends."""
+    serving(machine)
+    machine.cloud.imds.faults = [Fault(SILENCE)]
+    agent = machine.daemon()
+    agent.reach("booting")
+    assert machine.run("drain").code == 0
+    machine.cloud.imds.faults = []
+    agent.kill()
+    machine.daemon().reach("drained")
+    assert machine.run("reload").code == 0
+    assert machine.status()["phase"] == "in service"
 
 
 def test_orders_without_an_agent_say_so(machine: Machine) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Unprivileged
 
+from adf_agent.build import Output
 from adf_agent.errors import AgentError
 from adf_agent.root import Root
 from adf_agent.state import Ledger, State, load, only_agent, prepare, save, write
@@ -67,6 +68,15 @@ def test_other_users_may_enter_the_folders_whatever_the_umask(tmp_path: Path, um
     with masked(umask):
         prepare(place)
     assert [folder.stat().st_mode & 0o777 for folder in (place.var, place.run)] == [0o755, 0o755]
+
+
+def test_what_root_writes_belongs_to_the_folders_owner(tmp_path: Path, unprivileged: Unprivileged) -> None:
+    """A `sudo adf-agent boot` whose state the unit's user can't read: at the next start all is done over again."""
+    os.chown(tmp_path, unprivileged.folder.stat().st_uid, -1)
+    write(tmp_path / "file", b"", 0o600)
+    Output(tmp_path / "build.log").close()
+    assert {path.stat().st_uid for path in tmp_path.iterdir()} == {tmp_path.stat().st_uid}
+    assert tmp_path.stat().st_uid != os.geteuid()
 
 
 def test_a_reader_finds_the_former_bytes_or_the_new_ones(tmp_path: Path) -> None:
