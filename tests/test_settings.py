@@ -223,10 +223,10 @@ def test_an_unknown_setting_stops_a_launch_but_a_stray_tag_stops_no_fleet(name: 
     assert found.warnings[0].startswith(f"{name!r} from tag is no setting; the nearest one is {nearest}")
 
 
-def test_agent_env_may_be_the_units_environment_file_too() -> None:
-    """The agent's own environment beside the settings must not make a fleet degraded."""
+def test_agent_env_may_hold_the_environment_of_libraries_too() -> None:
+    """A proxy beside the settings must not make a fleet degraded; ADF_ROOT there would count for nothing."""
     found = settings.resolve({"RELEASE_URL": URL}, {}, {"ADF_ROOT": "/srv", "HTTPS_PROXY": "x", "ADF_ROT": "/srv"})
-    assert [warning.split()[0] for warning in found.warnings] == ["'ADF_ROT'"]
+    assert [warning.split()[0] for warning in found.warnings] == ["'ADF_ROOT'", "'ADF_ROT'"]
 
 
 @pytest.mark.parametrize("empty", [{}, {"RELEASE_URL": " "}])
