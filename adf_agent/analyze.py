@@ -13,7 +13,7 @@ from typing import Any
 from adf_agent import history, status, timeline, waterfall
 from adf_agent.errors import AgentError
 from adf_agent.root import Root, boot_id, started
-from adf_agent.screen import ODD, printable
+from adf_agent.screen import ODD, printable, start_command
 from adf_agent.timeline import Boot, Stage
 
 BARS = 40  # characters for the whole of a boot
@@ -39,7 +39,7 @@ def answer(arguments: argparse.Namespace, root: Root) -> str:
     """What to print of the last boot; it is drawn where that is asked for. Raises AgentError where there is none."""
     found = look(root, time.time(), boot_id(), started)
     if found is None:
-        raise AgentError("no boot is known here", hint="sudo systemctl start adf-agent")
+        raise AgentError("no boot is known here", hint=start_command())
     if arguments.svg:
         drawn = waterfall.draw(found.boot, found.usual, found.like)
         if arguments.svg == "-":

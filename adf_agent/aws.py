@@ -66,7 +66,7 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
     if _UNTIMELY.search(f"{name} {_detail(error)}"):
         return kind(
             f"{action} on {resource} was refused: the clock of this machine is wrong{_detail(error)}",
-            hint="Set it right: sudo timedatectl set-ntp true; where chrony runs: sudo chronyc makestep.",
+            hint="Set it right. Where chrony runs, by `sudo chronyc makestep`; else: sudo timedatectl set-ntp true",
             cause="host",
         )
     if name in EXPIRED:

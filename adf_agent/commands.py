@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from adf_agent import status
 from adf_agent.clients import Clients
-from adf_agent.errors import AgentError, Stopped, unexpected
+from adf_agent.errors import AgentError, SettingsError, Stopped, unexpected
 from adf_agent.root import Root
+from adf_agent.screen import printable, start_command
 
 if TYPE_CHECKING:
     from adf_agent.deadline import Deadline
@@ -25,7 +26,11 @@ ASK_SECONDS = 10.0  # for IMDS, where a person waits for an answer
 
 
 def _settings(arguments: argparse.Namespace, root: Root) -> int:
-    launched = _launch(root)
+    try:
+        launched = _launch(root)
+    except SettingsError:
+        _tell_sources(root)
+        raise
     shown = launched.settings.shown()
     if arguments.json:
         print(json.dumps(shown, indent=1))
@@ -35,6 +40,26 @@ def _settings(arguments: argparse.Namespace, root: Root) -> int:
     for warning in launched.warnings:
         print(f"adf-agent: {warning}", file=sys.stderr)
     return 0
+
+
+def _tell_sources(root: Root) -> None:
+    """On standard error: what each source of settings holds, where they make no sense together."""
+    from adf_agent import launch, mask, userdata  # noqa: PLC0415
+
+    metadata = Clients(root).metadata(_asking())
+    sources: dict[str, Callable[[], dict[str, str] | None]] = {
+        "agent.env": lambda: launch.baked(root),
+        "user-data": lambda: userdata.parse(metadata.user_data()),
+        "tag": metadata.tags,
+    }
+    for source, read in sources.items():
+        try:
+            found = read() or {}
+        except AgentError as error:
+            found = {f"({error.sentence})": ""}
+        for name, text in found.items():
+            shown = "***" if mask.SECRETIVE.search(name) else mask.urls(text)
+            print(f"{name:<20} {source:<10} {printable(shown)}".rstrip(), file=sys.stderr)
 
 
 def _config(arguments: argparse.Namespace, root: Root) -> int:
@@ -154,7 +179,7 @@ def _reload(arguments: argparse.Namespace, root: Root) -> int:
 
 
 def _no_agent() -> int:
-    print("adf-agent: no agent is running here\n  → systemctl start adf-agent", file=sys.stderr)
+    print(f"adf-agent: no agent is running here\n  → {start_command()}", file=sys.stderr)
     return status.NO_AGENT
 
 
@@ -170,7 +195,8 @@ def _hold(arguments: argparse.Namespace, root: Root) -> int:
     elif arguments.off:
         print("a failing instance is no longer kept")
     else:
-        print(f"a failing instance is kept for {arguments.duration:.0f} s from now; to let go: adf-agent hold --off")
+        until = f"for {arguments.duration:.0f} s from now"
+        print(f"a failing instance is kept {until}; to let go: sudo adf-agent hold --off")
     return 0
 
 

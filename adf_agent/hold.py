@@ -17,7 +17,12 @@ def uptime() -> float:
 
 def begin(root: Root, seconds: float) -> None:
     """Keeps a failing instance for *seconds* from now. Raises AgentError."""
-    write(root.hold, f"{uptime() + seconds:.0f}\n".encode(), 0o644)
+    try:
+        write(root.hold, f"{uptime() + seconds:.0f}\n".encode(), 0o644)
+    except AgentError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise AgentError(error.sentence, hint=f"sudo adf-agent hold {seconds:.0f}s", cause="host") from error
+        raise
 
 
 def end(root: Root) -> None:

@@ -127,7 +127,7 @@ def _pull(client: Any, reference: str, deadline: Deadline) -> str:
         with asking(f"pulling {reference}", ImageError):
             for event in client.api.pull(reference, stream=True, decode=True):
                 if "error" in event:
-                    raise _pull_failure(reference, event["error"])
+                    raise pull_failure(reference, event["error"])
             return str(client.api.inspect_image(reference)["Id"])
 
     try:
@@ -141,11 +141,12 @@ def _pull(client: Any, reference: str, deadline: Deadline) -> str:
         ) from error
     except ImageError as error:
         if isinstance(error.__cause__, APIError):
-            raise _pull_failure(reference, str(error.__cause__.explanation)) from error
+            raise pull_failure(reference, str(error.__cause__.explanation)) from error
         raise
 
 
-def _pull_failure(reference: str, said: str) -> ImageError:
+def pull_failure(reference: str, said: str) -> ImageError:
+    """Why *reference* could not be pulled, by what the engine *said*."""
     may_pass = passing(said)
     denied = re.search(r"denied|unauthorized|no basic auth", said, re.IGNORECASE)
     hint = (
@@ -169,7 +170,7 @@ def make_room(engine: Engine, release: Release, ledger: Ledger) -> None:
 
     Raises ImageError where memory or, with all that pruned, disk is short.
     """
-    if (memory := _available_memory()) < LEAST_MEMORY:
+    if (memory := available_memory()) < LEAST_MEMORY:
         raise ImageError(
             f"only {memory >> 20} MiB of memory are available for a build",
             hint="Use an instance type with more memory, or build once on a build server and pull the image.",
@@ -208,7 +209,8 @@ def _free(folder: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
+    """Bytes that the kernel reckons can be had without swapping: MemAvailable (proc(5))."""
     lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
     return int(lines["MemAvailable"].split()[0]) << 10
 

@@ -18,7 +18,7 @@ from adf_agent.console import explain
 from adf_agent.errors import AgentError
 from adf_agent.notation import duration
 from adf_agent.root import Root
-from adf_agent.screen import part
+from adf_agent.screen import part, start_command
 
 MEANING = "the app's, the build's or the agent's log"
 WHY_NO_JSON = """\
@@ -100,6 +100,8 @@ def app(root: Root, wish: Wish) -> list[str]:
         return _kept(root, wish, record)
     since = [] if wish.since is None else [f"--since={wish.since:.3f}"]
     follow = ["--follow"] if wish.follow else []
+    if wish.follow:
+        explain("adf-agent", "the lines end with this container; those of the next: adf-agent logs -f")
     return ["docker", "logs", f"--tail={wish.lines}", *since, *follow, "--", container]
 
 
@@ -123,13 +125,13 @@ def _exists(container: str) -> bool:
     except FileNotFoundError as error:
         raise _missing("docker") from error
     except subprocess.TimeoutExpired as error:
-        raise AgentError("Docker does not answer", hint="systemctl status docker", cause="host") from error
+        raise AgentError("Docker does not answer", hint="sudo journalctl -u docker -n 50", cause="host") from error
     said = answer.stderr.strip()
     if answer.returncode == 0 or "no such container" in said.lower():
         return answer.returncode == 0
     if "permission denied" in said:
         raise AgentError("this user may not use Docker", hint="sudo adf-agent logs", cause="host")
-    raise AgentError(f"Docker does not tell: {said}", hint="systemctl status docker", cause="host")
+    raise AgentError(f"Docker does not tell: {said}", hint="sudo journalctl -u docker -n 50", cause="host")
 
 
 def _kept(root: Root, wish: Wish, record: Mapping[str, Any]) -> list[str]:
@@ -170,7 +172,7 @@ def agent(root: Root, wish: Wish, machine: Path, *, terminal: bool) -> list[str]
     if not _has_lines(path, "adf-agent logs --agent"):
         raise AgentError(
             f"neither systemd nor {path} has a log of the agent",
-            hint="By hand, it is the standard error of whatever started it; else: sudo systemctl start adf-agent",
+            hint=f"By hand, it is the standard error of whatever started it; else: {start_command()}",
         )
     return tail(path, wish)
 

@@ -7,6 +7,11 @@ from urllib.parse import urlsplit
 from adf_agent import location
 
 URL = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,15}://[^\s'\"<>\\]+")
+# A name whose value is nobody's to see: of a variable, a setting, or an option of a log driver (`splunk-token`).
+SECRETIVE = re.compile(
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|[-_]PWD|CREDENTIAL|LICENSE|PRIVATE|(?:API|ACCESS)[-_]?KEY|[-_]KEY$",
+    re.IGNORECASE,
+)
 LEAST_LINE = 8  # characters; of a secret of several lines (a private key), each that is no mere bracket is masked
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False  # as in root
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,14 +17,28 @@ MARKS = {"done": "✓", "failed": "✗", "running": "…", "stopped": "-"}
 COLORS = {"done": "32", "failed": "31", "running": "33", "stopped": "2"}
 # What to type next, by a failure's cause.
 LOOK = {"app": "adf-agent logs", "build": "adf-agent logs --build", "settings": "adf-agent settings"}
-AGENT, DOCTOR, START = "adf-agent logs --agent", "adf-agent doctor", "sudo systemctl start adf-agent"
-ODD = (ValueError, TypeError, AttributeError, KeyError, RecursionError)  # of a record that is not as we write it
+AGENT, DOCTOR = "adf-agent logs --agent", "adf-agent doctor"
+SYSTEMD, JOB = "run/systemd/system", "etc/init/adf-agent.conf"  # the first is there where it runs (sd_booted(3))
+ODD = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+)  # of a record that is not as we write it
+
+
+def start_command(machine: str = "/") -> str:
+    """What starts the agent: systemd, or upstart where our job is there and systemd does not run the *machine*."""
+    upstart = not os.path.isdir(machine + SYSTEMD) and os.path.exists(machine + JOB)  # noqa: PTH110, PTH112  as root
+    return "sudo initctl start adf-agent" if upstart else "sudo systemctl start adf-agent"
 
 
 def screen(status: Status | None, code: int, tail: str, now: float, *, color: bool) -> str:
     """The whole of *status* on one screen. *tail* holds the app's last lines, as far as this user may read them."""
     if status is None:
-        return f"no agent has run here\n  → {START}"
+        return f"no agent has run here\n  → {start_command()}"
     status, tail = printable(status), "\n".join(map(printable, tail.rstrip("\n").split("\n")))
     lines: list[str] = []
     for rows in (
@@ -53,7 +69,7 @@ def printable(value: Any) -> Any:
             for character in value
         )
     if isinstance(value, dict):
-        return {key: printable(part) for key, part in value.items()}
+        return {printable(key): printable(part) for key, part in value.items()}
     return [printable(part) for part in value] if isinstance(value, list) else value
 
 
@@ -64,10 +80,12 @@ def _headline(status: Status, code: int, now: float, color: bool) -> Iterable[st
     paint = {IN_SERVICE: "32", UNDER_WAY: "33"}.get(code, "31")
     shown = _paint(f"no agent running; it was {phase}" if code == NO_AGENT else phase, paint, color)
     yield f"{who}: {shown} for {_span(now - status.get('since', now))}"
-    if status.get("schema") != SCHEMA:
+    schema = status.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
         yield f"  (written by adf-agent {status.get('version')}, a newer one than this)"
     if code == NO_AGENT:
-        yield f"  → {START}" if phase in ("stopped", "drained") else f"  → {AGENT}\n  → {START}"
+        start = f"  → {start_command()}"
+        yield start if phase in ("stopped", "drained") else f"  → {AGENT}\n{start}"
 
 
 def _degraded(status: Status, now: float) -> Iterable[str]:
@@ -123,7 +141,9 @@ def _error(status: Status, tail: str, color: bool) -> Iterable[str]:  # noqa: FB
     yield _paint(f"  {error.get('sentence')}", "31", color)
     yield f"  stage {error.get('stage')}, cause {error.get('cause')}, exit code {error.get('exit_code')}"
     steps = [error.get("hint"), LOOK.get(error.get("cause"), DOCTOR)]
-    steps += ["adf-agent hold --off"] if status.get("phase") == "held" else []
+    steps += ["sudo adf-agent hold --off"] if status.get("phase") == "held" else []
+    replaced = status.get("group") or status.get("phase") != "failed"  # another one comes in its place
+    steps += [] if replaced else [f"once it is mended: {start_command()}"]
     yield from (f"  → {step}" for step in steps if step)
     if tail:
         yield "  last lines:"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from adf_agent import location, signature, userdata
 from adf_agent.errors import SettingsError
 from adf_agent.location import Location
+from adf_agent.mask import SECRETIVE
 from adf_agent.notation import Limits, Port, Probe, brief, duration
 from adf_agent.signature import Key
 from adf_agent.sources import ANY, Sources
@@ -241,4 +242,4 @@ def _missing(given: Mapping[Source, Mapping[str, str]]) -> SettingsError:
 
 
 def _masked(name: str, text: str) -> str | None:
-    return "***" if text and re.search("TOKEN|SECRET|PASSWORD", name.partition(LOG_OPTION)[2]) else text or None
+    return "***" if text and SECRETIVE.search(name.partition(LOG_OPTION)[2]) else text or None

@@ -114,7 +114,10 @@ def read(path: str) -> Status | None:
 
 def _parsed(path: str) -> Any:
     with open(path, "rb") as file:
-        return json.load(file)
+        try:
+            return json.load(file)
+        except RecursionError:
+            raise ValueError(f"{path} is nested too deeply") from None
 
 
 def alive(status: Status, boot_id: str, started: Callable[[int], int]) -> bool:

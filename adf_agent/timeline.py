@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Self
 
+from adf_agent.status import SERVING
+
 # What a stage waits for, as `boot` and `serving` have it; those that a boot did without are left out.
 NEEDS: Mapping[str, Sequence[str]] = {
     "docker": ["settings"],
@@ -16,7 +18,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "report": ["health", "container", "image"],
 }
 STARTING = "start"  # the process, the interpreter and what it imports: what is before the first stage
-GOOD = ("in service", "warmed", "standby")
+MOST_SECONDS = 1e11  # since 1970: in the year 5138
 OVERLAP_SECONDS = 0.01  # less is the time that it takes to go on
 
 
@@ -69,8 +71,8 @@ class Boot:
             instance=str((parts.get("instance") or {}).get("id", "unknown instance")),
             release=str((parts.get("release") or {}).get("name", "")),
             phase=str(parts["phase"]),
-            began=round(float(parts.get("began", first)), 3),
-            seconds=float(parts.get("seconds", max((stage.end for stage in stages), default=0.0))),
+            began=round(_number(parts.get("began", first)), 3),
+            seconds=_number(parts.get("seconds", max((stage.end for stage in stages), default=0.0))),
             stages=stages,
             error=str((parts.get("error") or {}).get("sentence", "")),
         )
@@ -109,16 +111,27 @@ def _stages(entries: Sequence[Mapping[str, Any]], now: float | None) -> Iterable
         yield Stage(
             name=str(entry["name"]),
             state="cut off" if running and now is None else str(entry["state"]),
-            at=float(entry.get("at", entry["started"] - first)),  # a former version's has none
-            seconds=float(entry.get("seconds", until)),
+            at=_number(entry.get("at", entry["started"] - first)),  # a former version's has none
+            seconds=_number(entry.get("seconds", until)),
             fact=str(entry.get("fact", "")),
-            retries=Retries(int(tries["number"]), float(tries["seconds"]), str(tries["reason"])) if tries else None,
+            retries=_retries(tries) if tries else None,
         )
+
+
+def _retries(tries: Mapping[str, Any]) -> Retries:
+    return Retries(int(_number(tries["number"])), _number(tries["seconds"]), str(tries["reason"]))
+
+
+def _number(value: Any) -> float:
+    """*value* as seconds that a calendar can show; JSON has numbers that none can. Raises ValueError."""
+    if not abs(number := float(value)) < MOST_SECONDS:
+        raise ValueError("seconds that no clock shows")
+    return number
 
 
 def like(boot: Boot, former: Iterable[Boot]) -> list[Boot]:
     """Those of *former* that *boot* may be measured by: they went well, by the same stages, with an image as new."""
-    return [each for each in former if each.phase in GOOD and _agree(_kind(each), _kind(boot), boot)]
+    return [each for each in former if each.phase in SERVING and _agree(_kind(each), _kind(boot), boot)]
 
 
 def _kind(boot: Boot) -> dict[str, str]:
@@ -129,7 +142,7 @@ def _kind(boot: Boot) -> dict[str, str]:
 
 def _agree(former: Mapping[str, str], now: Mapping[str, str], boot: Boot) -> bool:
     """Whether the kinds are the same, so far as *boot* has come."""
-    return former == now if boot.phase in GOOD else now.items() <= former.items()
+    return former == now if boot.phase in SERVING else now.items() <= former.items()
 
 
 def usual(boots: Sequence[Boot]) -> dict[str, float]:

@@ -86,7 +86,7 @@ class Vitals:
     def _look_at_host(self) -> None:
         engine = self._engine()
         found = engine or self._disk()
-        hint = "systemctl status docker" if engine else f"df -h {self._host.root.var}"
+        hint = "sudo journalctl -u docker -n 50" if engine else f"df -h {self._host.root.var}"
         if found != self.host:
             self.host = found
             self._changed()

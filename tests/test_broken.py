@@ -282,7 +282,7 @@ CASES = {
         crash_loop,
         UNDER_WAY,
         ("the app exited with code 3, 3 in a row", "→ adf-agent logs"),
-        ("agent", "the app exited with code 3, 3 in a row", "Mend the config and adf-agent reload"),
+        ("agent", "the app exited with code 3, 3 in a row", "Mend the config and `sudo adf-agent reload`"),
     ),
     "port clash": Case(
         port_clash,

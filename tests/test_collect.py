@@ -2,8 +2,11 @@
 
 import base64
 import json
+import signal
 import stat
 import tarfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from fixtures_agent import BASE, Machine, app
 from test_boot import free_port, table
-from test_doctor import silent
+from test_doctor import MOST_SECONDS, half_an_engine, silent
 
 from adf_agent.doctor.collect import without_values
 from adf_agent.doctor.redact import Redactor, url_secrets
@@ -133,14 +136,57 @@ def test_the_archive_is_for_its_maker_alone_and_replaces_nothing(machine: Machin
     assert "with every known secret masked" in ran.out
 
 
-def test_it_is_made_where_everything_hangs(machine: Machine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metadata_too", [True, False])
+def test_it_is_made_where_everything_hangs(machine: Machine, tmp_path: Path, metadata_too: bool) -> None:
     """The ticket that needs the archive most, and can't have it."""
-    machine.user_data(RELEASE_URL=machine.release(app()))
+    machine.user_data(RELEASE_URL=machine.release(app()), ADF_APP="web", ADF_RELEASE_TOKEN="ssm:/web/token")
     with silent() as (http, docker_host):
-        environment = {"DOCKER_HOST": docker_host, "AWS_EC2_METADATA_SERVICE_ENDPOINT": http}
+        environment = {"DOCKER_HOST": docker_host, "AWS_ENDPOINT_URL": http}
+        if metadata_too:
+            environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = http
+        began = time.monotonic()
         parts = collect(machine, tmp_path / "x.tar.gz", **environment)
+    assert time.monotonic() - began < MOST_SECONDS + 10.0, "what the doctor takes, and what the archive may"
     assert parts["docker-info.json"] == "(not there, as Docker does not answer)\n"
     assert "Linux" in parts["uname"]
+
+
+@pytest.mark.parametrize("record", [{"container": ["x"], "schema": 2}, {"container": {"id": ["x"]}}])
+def test_a_record_of_another_schema_is_no_end_of_it(machine: Machine, tmp_path: Path, record: dict[str, Any]) -> None:
+    """A traceback and an empty file, in place of what the ticket needs."""
+    machine.user_data(RELEASE_URL=machine.release(app()))
+    (machine.root / "run/adf-agent").mkdir(parents=True)
+    (machine.root / "run/adf-agent/status.json").write_text(json.dumps(record))
+    parts = collect(machine, tmp_path / "x.tar.gz")
+    assert json.loads(parts["status.json"]) == record
+    assert parts["container.json"] == "{}\n"
+
+
+def test_docker_that_hangs_at_its_containers_costs_little_of_the_time(machine: Machine, tmp_path: Path) -> None:
+    """An archive without the parts that come after Docker's, as its SDK waits a minute for an answer."""
+    machine.user_data(RELEASE_URL=machine.release(app()))
+    with half_an_engine() as host:
+        parts = collect(machine, tmp_path / "x.tar.gz", DOCKER_HOST=host)
+    assert parts["docker-ps.json"].startswith("(Docker did not answer telling "), "and not: did not answer within 10 s"
+    assert "Linux" in parts["uname"]
+
+
+def test_an_archive_that_was_not_finished_is_not_left(machine: Machine, tmp_path: Path) -> None:
+    """“It exists already”, of an empty file that Ctrl-C left behind."""
+    machine.user_data(RELEASE_URL=machine.release(app()))
+    path = tmp_path / "x.tar.gz"
+    with silent() as (http, docker_host):
+        environment = {"DOCKER_HOST": docker_host, "AWS_EC2_METADATA_SERVICE_ENDPOINT": http}
+        process = machine.start("doctor", "--collect", str(path), **environment)
+        limit = time.monotonic() + 30
+        while not path.exists():
+            assert time.monotonic() < limit
+            threading.Event().wait(0.01)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert not path.exists()
+    machine.run("doctor", "--collect", str(path))
+    assert path.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -154,17 +200,38 @@ def test_it_is_made_where_everything_hangs(machine: Machine, tmp_path: Path) -> 
         ("gho_0123456789abcdefghij0123", "***"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-_", "***"),
         ("-----BEGIN EC PRIVATE KEY-----\nabc\n-----END EC PRIVATE KEY-----\nrest", "***\nrest"),
-        ("PGPASSWORD=hunter2", "PGPASSWORD=***"),
+        ("PGPASSWORD=*hunter2", "PGPASSWORD=***"),
         ('{"api_key": "hunter2"}', '{"api_key": "***"}'),
         ("authorization: Basic bWU6c2VjcmV0", "authorization: Basic ***"),
         ('"ADF_RELEASE_TOKEN": {"value": "ssm:/web/token"', '"ADF_RELEASE_TOKEN": {"value": "ssm:/web/token"'),
         ("ADF_RELEASE_TOKEN=ssm:/web/token", "ADF_RELEASE_TOKEN=ssm:/web/token"),
         ("the token was refused", "the token was refused"),
+        ("mysql --password hunter2secret -h db", "mysql --password *** -h db"),
+        ("--password --verbose", "--password --verbose"),
+        ("X-Api-Key: abcd1234", "X-Api-Key: ***"),
+        ("DATABASE_KEY=abcd,1234", "DATABASE_KEY=***"),
+        ("url pwd=abcd1234;x", "url pwd=***"),
+        ("passphrase: abcd1234", "passphrase: ***"),
+        ("npm_0123456789abcdefghij0123", "***"),
+        ("xoxb-0123456789-abcdef", "***"),
+        ("SECRET_KEY_BASE='correct horse battery' rest", "SECRET_KEY_BASE='***' rest"),
+        ('{"token": "a \\"quoted\\" one", "x": "y"}', '{"token": "***", "x": "y"}'),
+        (r'"{\"password\": \"correct horse\", \"x\": 1}"', r'"{\"password\": \"***\", \"x\": 1}"'),
+        ('{"password": 123456, "x": 1}', '{"password": "***", "x": 1}'),
+        ('{"release_token": null, "token": "", "x": "y"}', '{"release_token": null, "token": "", "x": "y"}'),
     ],
 )
 def test_what_looks_like_a_secret_is_masked(text: str, expected: str) -> None:
     """A key in a build's output that no setting and no config knows of."""
     assert Redactor([])(text) == expected
+
+
+@pytest.mark.parametrize("secret", ["1", "no", "fig"])
+def test_a_secret_that_is_a_word_leaves_the_archive_readable(secret: str) -> None:
+    """`{"schema": ***`: an archive that no program reads, as somebody's PIN is 1."""
+    text = json.dumps({"schema": 1, "ok": "no fig", "environment": [f"PIN={secret}", "A=b"], "PIN": secret})
+    shown = json.loads(Redactor([secret])(text))
+    assert shown == {"schema": 1, "ok": "no fig", "environment": ["PIN=***", "A=b"], "PIN": "***"}
 
 
 @pytest.mark.parametrize("form", [str, json.dumps, quote, lambda each: base64.b64encode(each.encode()).decode()])
@@ -182,8 +249,23 @@ def test_urls_and_log_options_give_their_secrets_up() -> None:
     """A presigned URL is a key to the bucket's object for as long as it lasts."""
     url = "https://someone:password@h/x?X-Amz-Signature=0123456789&versionId=abcdefgh&a=b"
     assert [*url_secrets(url)] == ["someone", "password", "0123456789"]
-    facts = {"Config": {"Env": ["A=b"]}, "HostConfig": {"LogConfig": {"Config": {"splunk-token": "x", "tag": "y"}}}}
+    options = {"splunk-token": "x", "dd-api-key": "x", "tag": "y"}
+    said = {
+        "Cmd": ["--key", CANARY],
+        "Entrypoint": [CANARY],
+        "Labels": {"a": CANARY},
+        "Healthcheck": {"Test": [CANARY]},
+    }
+    facts = {
+        "Path": CANARY,
+        "Args": [CANARY],
+        "Name": "/adf-app",
+        "Config": {"Env": ["A=b"], **said},
+        "HostConfig": {"LogConfig": {"Config": options}},
+    }
     shown = without_values(facts)
     assert shown["Config"]["Env"] == ["A=***"]
-    assert shown["HostConfig"]["LogConfig"]["Config"] == {"splunk-token": "***", "tag": "y"}
+    assert shown["HostConfig"]["LogConfig"]["Config"] == {"splunk-token": "***", "dd-api-key": "***", "tag": "y"}
+    assert CANARY not in json.dumps(shown)
+    assert shown["Name"] == "/adf-app"
     assert without_values({}) == {}

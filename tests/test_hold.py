@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import Unprivileged
 
 from adf_agent import hold
 from adf_agent.errors import AgentError
@@ -33,6 +34,15 @@ def test_a_hold_lasts_as_long_as_was_said_and_the_last_word_counts(place: Root) 
         assert seconds - 5 <= hold.left(place) <= seconds + 1
     hold.end(place)
     assert hold.left(place) == 0.0
+
+
+def test_an_ordinary_user_is_told_to_use_sudo(unprivileged: Unprivileged) -> None:
+    """“See the owner and mode of its folder”, and a failing instance is gone before anybody found the word."""
+    folder = unprivileged.folder / "run/adf-agent"
+    folder.mkdir(parents=True)
+    process = unprivileged("-m", "adf_agent", "hold", "2h", env={"ADF_ROOT": str(unprivileged.folder)})
+    _, log = process.communicate(timeout=60)
+    assert (process.returncode, "→ sudo adf-agent hold 7200s" in log) == (1, True), log
 
 
 @pytest.mark.parametrize("seconds", [0.0, -3600.0])

@@ -174,6 +174,12 @@ def test_each_of_the_agents_clients_is_made_from_the_package_alone(python: str, 
     assert sorted(made) == sorted(re.findall(r'_aws\("(\w+)"', inspect.getsource(clients)))
 
 
+def test_what_verifies_signatures_comes_with_it(deb: Path, rpm: Path) -> None:
+    """An AMI that asks for signatures, and boots nothing as it has nothing to verify them with."""
+    assert "openssl (>= 3)" in output("dpkg-deb", "--field", deb, "Depends")
+    assert "openssl >= 1:3\n" in output("rpm", "-qp", "--requires", rpm)
+
+
 def test_agent_env_shows_every_setting_that_it_may_hold() -> None:
     """A setting that nobody can find is set nowhere."""
     shown = {name for name in examples() if name.startswith("ADF_") or name in TABLE}

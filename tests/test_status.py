@@ -72,7 +72,8 @@ i-0abc t3.micro eu-west-1a: failed for 5 min
   the app was not healthy within 10 s
   stage health, cause app, exit code 16
   → See the app's last lines.
-  → adf-agent logs"""
+  → adf-agent logs
+  → once it is mended: sudo systemctl start adf-agent"""
 TAIL = "\n  last lines:\n    listening on 8001\n    no database"
 WITHHELD = "\n  2 last lines are kept for root and adm: sudo adf-agent status"
 
@@ -172,15 +173,21 @@ def test_the_screen_says_what_is_special(change: Mapping[str, Any], code: int, l
 
 
 ERROR = FULL["error"]
+AGAIN = "once it is mended: sudo systemctl start adf-agent"
 
 
 @pytest.mark.parametrize(
     ("change", "code", "steps"),
     [
-        ({"error": {**ERROR, "cause": "build"}}, FAILED, ["See the app's last lines.", "adf-agent logs --build"]),
-        ({"error": {**ERROR, "cause": "settings", "hint": ""}}, FAILED, ["adf-agent settings"]),
-        ({"error": {**ERROR, "cause": "dependency", "hint": ""}}, FAILED, ["adf-agent doctor"]),
-        ({"error": {**ERROR, "hint": ""}, "phase": "held"}, FAILED, ["adf-agent logs", "adf-agent hold --off"]),
+        (
+            {"error": {**ERROR, "cause": "build"}},
+            FAILED,
+            ["See the app's last lines.", "adf-agent logs --build", AGAIN],
+        ),
+        ({"error": {**ERROR, "cause": "settings", "hint": ""}}, FAILED, ["adf-agent settings", AGAIN]),
+        ({"error": {**ERROR, "cause": "dependency", "hint": ""}}, FAILED, ["adf-agent doctor", AGAIN]),
+        ({"error": {**ERROR, "hint": ""}, "group": "web"}, FAILED, ["adf-agent logs"]),  # another comes in its place
+        ({"error": {**ERROR, "hint": ""}, "phase": "held"}, FAILED, ["adf-agent logs", "sudo adf-agent hold --off"]),
         (
             {"error": None, "phase": "in service"},
             NO_AGENT,
@@ -236,6 +243,30 @@ def test_the_screen_comes_whatever_is_missing_in_the_record(gone: str) -> None:
     assert "not healthy" in screen.screen(found, FAILED, "", NOW, color=False)
     status.verdict(found, running=False, rebooted=False, strict=True)
     assert status.alive(found, "this", lambda _: 70) is (part != "agent")
+
+
+@pytest.mark.parametrize(("schema", "newer"), [(2, True), (1, False), (None, False), (0, False), ("x", False)])
+def test_only_a_newer_schema_is_called_newer(schema: object, newer: bool) -> None:
+    """A record without a schema, and an operator who looks for a newer agent that was never there."""
+    shown = screen.screen({"phase": "in service", "schema": schema}, IN_SERVICE, "", NOW, color=False)
+    assert ("a newer one than this" in shown) is newer
+
+
+@pytest.mark.parametrize(
+    ("files", "command"),
+    [
+        ((), "systemctl"),
+        (("run/systemd/system/x",), "systemctl"),
+        (("etc/init/adf-agent.conf",), "initctl"),
+        (("run/systemd/system/x", "etc/init/adf-agent.conf"), "systemctl"),
+    ],
+)
+def test_what_starts_the_agent_is_what_the_machine_has(tmp_path: Path, files: tuple[str, ...], command: str) -> None:
+    """“systemctl: command not found”, on the one fleet of Ubuntu 14.04."""
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    assert screen.start_command(f"{tmp_path}/") == f"sudo {command} start adf-agent"
 
 
 def test_the_screen_of_an_empty_record_and_of_none() -> None:

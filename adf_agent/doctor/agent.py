@@ -9,9 +9,11 @@ from adf_agent import status
 from adf_agent.doctor.case import Case
 from adf_agent.doctor.check import Finding
 from adf_agent.root import boot_id
+from adf_agent.screen import start_command
 
-START = "systemctl start adf-agent"
 LINES = {"image": ": adf-agent logs --build", "health": ": adf-agent logs --app"}  # stages whose cause is in an output
+CRASHES = "Mend the config and `sudo adf-agent reload`, or go back to the release before; the app's own words"
+WHY = "Its last words are in `sudo adf-agent logs --agent`; to start it"
 LONG_SECONDS = 20 * 60.0  # for a boot: longer than any is given without ADF_BOOT_TIMEOUT
 
 
@@ -20,7 +22,12 @@ def agent(case: Case) -> Iterator[Finding]:
     try:
         status.read(str(case.root.status))
     except (OSError, ValueError) as error:
-        yield Finding("fail", f"{case.root.status} can't be read: {error}", "systemctl restart adf-agent")
+        denied = isinstance(error, PermissionError)
+        full = (
+            f"See that its disk has room, and what the agent says of it (adf-agent logs --agent): df -h {case.root.run}"
+        )
+        fix = "sudo adf-agent doctor" if denied else full
+        yield Finding("fail", f"{case.root.status} can't be read: {error}", fix)
         return
     rebooted = (case.record.get("agent") or {}).get("boot_id") != boot_id()
     yield from judge(case.record, running=case.running, rebooted=rebooted, now=time.time())
@@ -32,7 +39,7 @@ def agent(case: Case) -> Iterator[Finding]:
 def judge(record: Mapping[str, Any], *, running: bool, rebooted: bool, now: float) -> Iterator[Finding]:
     """*record* is the agent's status record, empty without one; *running* is whether its process is there."""
     if not record:
-        yield Finding("warn", "no agent has run here since the machine's start", START)
+        yield Finding("warn", "no agent has run here since the machine's start", start_command())
         return
     phase = str(record.get("phase"))
     error = record["error"] if isinstance(record.get("error"), dict) else {}
@@ -45,10 +52,10 @@ def judge(record: Mapping[str, Any], *, running: bool, rebooted: bool, now: floa
     code = status.verdict(record, running=running, rebooted=rebooted, strict=False)
     if code == status.NO_AGENT and phase != "stopped":
         what = "the machine restarted since" if rebooted else "it was killed, or crashed"
-        yield Finding("fail", f"no agent runs; it was {phase}, and {what}", f"{START}; then journalctl -u adf-agent")
+        yield Finding("fail", f"no agent runs; it was {phase}, and {what}", f"{WHY}: {start_command()}")
         return
     if code == status.NO_AGENT:
-        yield Finding("warn", "the agent was told to stop", START)
+        yield Finding("warn", "the agent was told to stop", start_command())
         return
     yield from _present(record, phase, now)
 
@@ -56,8 +63,12 @@ def judge(record: Mapping[str, Any], *, running: bool, rebooted: bool, now: floa
 def _present(record: Mapping[str, Any], phase: str, now: float) -> Iterator[Finding]:
     seconds = now - float(record.get("since", now))
     restarts = int(record.get("restarts") or 0)
-    if restarts:
-        yield Finding("fail", f"the app ended {restarts} times in a row and is started again", "adf-agent logs --app")
+    if restarts and phase == "in service":  # a minute of it, and they count no more
+        sentence = f"the app ended {restarts} times in a row, and runs again for {seconds:.0f} s"
+        yield Finding("warn", sentence, "adf-agent logs --app")
+    elif restarts:
+        why = "; ".join(str(reason) for reason in record.get("degraded") or ["it is started again"])
+        yield Finding("fail", f"the app ended {restarts} times in a row: {why}", f"{CRASHES}: adf-agent logs --app")
     elif phase == "booting" and seconds > LONG_SECONDS:
         yield Finding("warn", f"the boot goes on for {seconds / 60:.0f} min", "adf-agent status")
     else:

@@ -9,8 +9,9 @@ from adf_agent.doctor.check import Check, Finding, of_error, run
 from adf_agent.doctor.permissions import WITHOUT
 from adf_agent.errors import AgentError
 from adf_agent.group import Group, Hook, Kind
+from adf_agent.screen import start_command
+from adf_agent.status import SERVING
 
-SERVING = "in service"
 REASONS = {  # https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_TargetHealth.html
     "Target.Timeout": "Allow the load balancer's security group to reach the health check's port of this instance.",
     "Target.ResponseCodeMismatch": "Mend the health check's path, or the codes that it takes for success (Matcher).",
@@ -41,7 +42,7 @@ def judge_place(name: str, state: str, *, alive: bool) -> Finding:
     there = f"in group {name}, {state}"
     if state.endswith(":Wait") and not alive:
         sentence = f"{there}: a lifecycle hook waits, and no agent runs that would complete it"
-        return Finding("fail", sentence, "systemctl start adf-agent")
+        return Finding("fail", sentence, start_command())
     if state.startswith(("Terminating", "Terminated", "Detach")):
         return Finding("warn", f"{there}: the group takes it out", f"aws autoscaling describe-scaling-activities "
                        f"--auto-scaling-group-name {name} --max-items 3")  # fmt: skip
@@ -108,9 +109,11 @@ def _asked(case: Case, found: Iterable[Balancer], check: str) -> Iterable[Findin
 
 
 def _asker(balancer: Balancer, case: Case) -> Check:
+    serves = case.running and case.record.get("phase") == SERVING[0]
+
     def ask() -> Iterator[Finding]:
         try:
-            yield judge_health(balancer.name, balancer.ask(), serves=case.record.get("phase") == SERVING)
+            yield judge_health(balancer.name, balancer.ask(), serves=serves)
         except AgentError as error:
             yield lacking(error, "elasticloadbalancing:DescribeTargetHealth")
 
@@ -126,7 +129,7 @@ def judge_health(name: str, health: Health, *, serves: bool) -> Finding:
     if health.state == "unhealthy" and not health.said.startswith("initial"):
         return Finding("fail", said, fix)
     if health.state == "out" and serves:
-        return Finding("fail", f"{said}; the agent is in service", "adf-agent reload")
+        return Finding("fail", f"{said}; the agent is in service", "sudo adf-agent reload")
     return Finding("warn", said, fix if health.state == "idle" else "adf-agent status --wait")
 
 

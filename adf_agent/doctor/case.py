@@ -1,12 +1,15 @@
 """What several checks need to know of this instance: asked for once, at the same time, while the checks wait."""
 
+import json
 import os
+import pwd
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from adf_agent import config, group, launch, settings, status, userdata
+from adf_agent import config, container, group, launch, secret, settings, status, userdata
 from adf_agent.config import AppConfig
 from adf_agent.deadline import Deadline
 from adf_agent.doctor.check import Shared, Skipped
@@ -17,14 +20,25 @@ from adf_agent.host import Host
 from adf_agent.instance import ENDPOINT, Identity, Metadata
 from adf_agent.launch import Launch
 from adf_agent.root import Root, boot_id, started
+from adf_agent.screen import part
 from adf_agent.state import State
 
 ENGINE_SECONDS = 2.5  # for Docker to answer one call
+LEAST_ENGINE_SECONDS = 1.0  # on a machine so busy that less is left
 METADATA_SECONDS = 2.0  # for one question to IMDS: one try at a silent one, several at one that is busy
 RETRY_SECONDS = 1.5  # in which what AWS throttles is tried again; a try may take a second longer, with the SDK's own
 MARGIN = 0.4  # seconds: for what is asked to say why it gave up, before who waits for it gives up
+AGENT = ("root", "adf-agent")
 ROLES = "/latest/meta-data/iam/security-credentials/"
 NO_PROFILE = "the instance has no instance profile, and no other AWS credentials are here"
+
+
+@dataclass(frozen=True)
+class Role:
+    """The instance profile's, with its credentials' *document* as IMDS has it."""
+
+    name: str
+    document: Mapping[str, Any]
 
 
 class Case:
@@ -46,6 +60,8 @@ class Case:
         self.launched: Shared[Launch] = Shared("the settings can't be read", self._launched, wait, who)
         self.region: Shared[str] = Shared("there are no AWS credentials", self._region, wait, who)
         both = (self.launched, self.region)
+        self.role: Shared[Role | None] = Shared("IMDS has no role's credentials", self._role, wait, who)
+        self.token: Shared[str] = Shared("ADF_RELEASE_TOKEN can't be resolved", self._token, wait, both)
         self.place: Shared[Group | None] = Shared("the Auto Scaling group can't be asked for", self._place, wait, both)
         self.config: Shared[AppConfig | None] = Shared("the config can't be read", self._config, wait, both)
 
@@ -54,6 +70,15 @@ class Case:
         """Whether the agent that wrote the record runs."""
         known = isinstance(self.record.get("agent"), dict)  # else it is another program's
         return known and status.alive(self.record, boot_id(), started)
+
+    @property
+    def container_name(self) -> str:
+        """Our container's; "" where it is not known which of the agents below an ADF_ROOT this one is."""
+        if self.root.whole_machine:
+            return container.NAME
+        known = self.identity.seen()
+        instance_id = known.instance_id if known else part(self.record, "instance").get("id")
+        return f"{container.NAME}-{instance_id}" if instance_id else ""
 
     @property
     def error(self) -> Mapping[str, Any]:
@@ -82,7 +107,24 @@ class Case:
         return self.metadata().identity()
 
     def _engine(self) -> Engine:
-        return connect(lambda _: self.host.docker(ENGINE_SECONDS), self.deadline.within(ENGINE_SECONDS))
+        reached = connect(lambda _: self.host.docker(ENGINE_SECONDS), self.deadline.within(ENGINE_SECONDS))
+        # Connect's is for a boot; and a call that hangs is to say so before who waits for it gives up.
+        reached.client.api.timeout = min(ENGINE_SECONDS, max(LEAST_ENGINE_SECONDS, self.deadline.remaining()))
+        return reached
+
+    def _role(self) -> Role | None:
+        metadata = self.metadata()
+        name = (metadata.get(ROLES) or b"").decode(errors="replace").strip().split("\n")[0]
+        return Role(name, json.loads(metadata.get(ROLES + name) or b"{}")) if name else None
+
+    def _token(self) -> str:
+        """What ADF_RELEASE_TOKEN leads to; "" where it is not set."""
+        reference = self.launched.need().settings.release_token
+        if not reference:
+            return ""
+        clients = self.host.config(self.region.need())
+        window = self.deadline.within(RETRY_SECONDS)
+        return secret.resolve({"ADF_RELEASE_TOKEN": reference}, clients, window)["ADF_RELEASE_TOKEN"]
 
     def _launched(self) -> Launch:
         self.identity.need()
@@ -100,7 +142,7 @@ class Case:
         try:
             self.host.config(region)
         except AgentError as error:
-            raise Skipped(NO_PROFILE) from error
+            raise Skipped(error.sentence if isinstance(error, SettingsError) else NO_PROFILE) from error
         return region
 
     def _place(self) -> Group | None:
@@ -115,6 +157,14 @@ class Case:
             return None
         clients = self.host.config(self.region.need())
         return config.read(given.app, given.release, given.config_table, clients, self.deadline.within(RETRY_SECONDS))
+
+
+def is_ordinary() -> bool:
+    """Whether this user is neither root nor the agent's own, and so what he may not do says nothing of the agent."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name not in AGENT
+    except KeyError:  # a number without a name
+        return True
 
 
 def is_given(launched: Launch, name: str) -> bool:

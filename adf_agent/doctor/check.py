@@ -11,7 +11,24 @@ from adf_agent.errors import AgentError, unexpected
 
 Level = Literal["fail", "warn", "ok", "skipped"]
 LEVELS: tuple[Level, ...] = ("fail", "warn", "ok", "skipped")  # the worst first
-LATE = "See the route, the security groups and the VPC endpoint on the way there, and what hangs there."
+HANGS = "What hangs may be this machine itself; see its processes in state D: ps -eo pid,stat,wchan:20,args"
+DOCKER = "Docker hangs at it; see what it says: sudo journalctl -u docker -n 50"
+NETWORK = "See the route, the security groups and the VPC endpoint on the way there, and HTTPS_PROXY."
+LATE = {  # by check: what may be behind a silence; HANGS else
+    **dict.fromkeys(("docker", "docker's disk", "builder", "ports"), DOCKER),
+    **dict.fromkeys(("clock", "settings", "tags", "credentials", "release", "registry", "config"), NETWORK),
+    **dict.fromkeys(
+        ("group", "hooks", "balancers", "group's balancers", "permissions", "group's permissions"), NETWORK
+    ),
+    **dict.fromkeys(
+        ("imds", "user-data"), "See AWS_EC2_METADATA_SERVICE_ENDPOINT, and this machine's routes and firewall."
+    ),
+}
+# A botocore error of a call that reached nobody: it is no service's own trouble.
+UNREACHED = {
+    *("ConnectTimeoutError", "ConnectionClosedError", "EndpointConnectionError", "ProxyConnectionError"),
+    *("ReadTimeoutError", "SSLError", "HTTPClientError"),
+}
 T = TypeVar("T")
 
 
@@ -33,7 +50,11 @@ Check = Callable[[], Iterable[Finding]]
 
 
 class Skipped(Exception):  # noqa: N818  not an error of this check's
-    """An earlier thing is needed, and is not there."""
+    """An earlier thing is needed, and is not there. *fix* is the command that examines it all the same."""
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 class Shared(Generic[T]):
@@ -91,7 +112,7 @@ class _Running:
         try:
             self._task.result(deadline)
         except TimeoutError:
-            late = Finding("fail", f"{self._subject}did not answer within {deadline.seconds:.1f} s", LATE)
+            late = Finding("fail", f"{self._subject}did not answer within {deadline.seconds:.1f} s", self._late())
             return [*self._found, dataclasses.replace(late, check=self._name)]
         return self._found
 
@@ -100,13 +121,16 @@ class _Running:
             for found in self._check():
                 self._add(found)
         except Skipped as reason:
-            self._add(Finding("skipped", f"skipped because {reason}"))
+            self._add(Finding("skipped", f"skipped because {reason}", reason.fix))
         except AgentError as error:
             self._add(of_error(error))
         except TimeoutError:  # of something shared: the runner says so at its own end
-            self._add(Finding("fail", f"{self._subject}did not answer in time", LATE))
+            self._add(Finding("fail", f"{self._subject}did not answer in time", self._late()))
         except Exception as error:  # noqa: BLE001  the thread's one boundary: the other findings count all the same
             self._add(of_error(unexpected(error)))
+
+    def _late(self) -> str:
+        return LATE.get(self._name, HANGS)
 
     def _add(self, found: Finding) -> None:
         self._found.append(found if found.check else dataclasses.replace(found, check=self._name))
@@ -114,8 +138,13 @@ class _Running:
 
 def of_error(error: AgentError) -> Finding:
     """The finding that *error* is: a warning where AWS only throttles, which a boot waits out."""
-    throttled = any(aws.code(link) in aws.TRANSIENT for link in _causes(error))
-    return Finding("warn" if throttled else "fail", error.sentence, error.hint)
+    codes = {aws.code(link) for link in _causes(error)}
+    if codes & UNREACHED:
+        service = error.sentence.partition(":")[0]  # `dynamodb:Query on …`
+        there = f" for {service}" if service.isalnum() else ""
+        hint = f"See the route, the security group, a VPC endpoint{there}, and HTTPS_PROXY."
+        return Finding("fail", error.sentence, hint)
+    return Finding("warn" if codes & aws.TRANSIENT else "fail", error.sentence, error.hint)
 
 
 def _causes(error: BaseException) -> Iterator[Exception]:

@@ -6,27 +6,28 @@ import os
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from adf_agent import container
+from adf_agent import logs, screen
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
-from adf_agent.doctor import ranking
+from adf_agent.doctor import ranking, redact
 from adf_agent.doctor.case import Case
 from adf_agent.doctor.check import Finding, Skipped
-from adf_agent.doctor.redact import SECRETIVE, Redactor, secrets
-from adf_agent.doctor.unit import said
-from adf_agent.engine import FAULTS
-from adf_agent.errors import AgentError
+from adf_agent.doctor.redact import Redactor
+from adf_agent.doctor.unit import NAME, SHOWN, said
+from adf_agent.engine import asking
+from adf_agent.errors import AgentError, DockerError
+from adf_agent.mask import SECRETIVE
 
 MOST_BYTES = 1 << 20  # of each part: the end of a log is what counts
 LINES = 5000  # of a journal
 SECONDS = 10.0  # for all parts together, at the same time
-UPSTART_LOG = Path("/var/log/upstart/adf-agent.log")
+KNOWN_SECONDS = 4.0  # of these: to learn what the secrets are
 LISTED = ("Id", "Names", "Image", "State", "Status", "Ports", "Created")  # of other people's containers
 Make = Callable[[], str]
 
@@ -40,32 +41,40 @@ class Part:
     what: str
 
 
-def begin(path: str) -> BinaryIO:
-    """The archive's file, made now, for this user's eyes only. Raises AgentError."""
+@contextmanager
+def archive(path: str) -> Iterator[BinaryIO]:
+    """The archive's file, made now, for this user's eyes only; removed where it is not filled. Raises AgentError."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError as error:
         raise AgentError(f"{path} exists already", hint="Name another file, or remove that one.") from error
     except OSError as error:
         raise AgentError(f"{path} can't be made: {error.strerror}", hint="Name a file in a folder of yours.") from error
-    return os.fdopen(handle, "wb")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+    except BaseException:  # the next try would find that it exists already
+        Path(path).unlink(missing_ok=True)
+        raise
 
 
-def fill(file: BinaryIO, case: Case, findings: Sequence[Finding]) -> list[Part]:
-    """Writes the archive to *file* and closes it; returns what is in it. Raises AgentError."""
+def fill(file: BinaryIO, case: Case, findings: Sequence[Finding], seconds: float) -> list[Part]:
+    """Writes the archive to *file*; returns what is in it. Raises AgentError."""
     deadline = Deadline(SECONDS, threading.Event())
     facts = _inspected(case, deadline)
-    redact = Redactor(secrets(case, (facts.get("Config") or {}).get("Env") or ()))
-    making = {name: (what, Task(make)) for name, (what, make) in _parts(case, findings, facts).items()}
+    known = redact.known(case, screen.part(facts, "Config").get("Env") or (), deadline.lasting(KNOWN_SECONDS))
+    ours, theirs = Redactor(known.secrets), Redactor(known.secrets | known.plain)
+    making = {name: (what, Task(make)) for name, (what, make) in _parts(case, findings, seconds, facts).items()}
     folder = f"adf-agent-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     parts = []
     try:
-        with file, tarfile.open(fileobj=file, mode="w:gz") as tar:
+        with tarfile.open(fileobj=file, mode="w:gz") as tar:
             for name, (what, task) in making.items():
-                text = redact(_made(task, deadline))
+                text = (ours if name.endswith(".json") else theirs)(_made(task, deadline))
                 data = text.encode(errors="replace")[-MOST_BYTES:]
                 _add(tar, f"{folder}/{name}", data)
                 parts.append(Part(name, len(data), what))
+        file.flush()  # where a full disk is told
     except OSError as error:
         raise AgentError(
             f"the archive can't be written: {error.strerror}",
@@ -83,11 +92,11 @@ def _made(task: "Task[str]", deadline: Deadline) -> str:
     except Skipped as reason:
         return f"(not there, as {reason})\n"
     except AgentError as error:
-        return f"({error.sentence})\n"
+        return f"({error.sentence} → {error.hint})\n"
     except OSError as error:
         return f"(can't be read: {error.strerror})\n"
-    except FAULTS as error:
-        return f"(Docker failed: {type(error).__name__})\n"
+    except Exception as error:  # noqa: BLE001  the boundary of a part: the others count all the same
+        return f"(failed: {type(error).__name__})\n"
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -96,11 +105,13 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _parts(case: Case, findings: Sequence[Finding], facts: Mapping[str, Any]) -> dict[str, tuple[str, Make]]:
+def _parts(
+    case: Case, findings: Sequence[Finding], seconds: float, facts: Mapping[str, Any]
+) -> dict[str, tuple[str, Make]]:
     """Name, what it is, and how it is made, of each part. Each is masked when it is made."""
     var = case.root.var
     return {
-        "doctor.json": ("what the doctor found", lambda: ranking.as_json(findings)),
+        "doctor.json": ("what the doctor found", lambda: ranking.as_json(findings, seconds)),
         "status.json": ("the agent's record of its boot", lambda: _json(case.record)),
         "settings.json": ("the settings in force, with their sources", lambda: _settings(case)),
         "state.json": ("what the agent knows of former boots, without adf.toml", lambda: _state(case)),
@@ -108,36 +119,42 @@ def _parts(case: Case, findings: Sequence[Finding], facts: Mapping[str, Any]) ->
         "agent.log": (f"the agent's log, {LINES} lines at most", lambda: _log(case)),
         "build.log": ("the last build's output", lambda: _end(var / "build.log")),
         "last-lines": ("the app's last output before a failure", lambda: _end(case.root.tail)),
-        "docker-version.json": ("Docker", lambda: _json(_client(case).version())),
-        "docker-info.json": ("Docker", lambda: _json(_client(case).info())),
+        "docker-version.json": ("Docker", lambda: _json(_told(case, lambda api: api.version()))),
+        "docker-info.json": ("Docker", lambda: _json(_told(case, lambda api: api.info()))),
         "docker-ps.json": ("containers, without their commands", lambda: _containers(case)),
         "container.json": ("the app's container, its environment by names", lambda: _json(without_values(facts))),
         "docker.log": ("Docker's journal", lambda: said("journalctl", "-u", "docker", "-n", "500", "--no-pager")),
-        "unit": ("the unit and how it is", _unit),
+        "unit": ("the unit and how it is, without command lines", _unit),
         "df": ("disks", lambda: said("df", "-h") + said("df", "-i")),
         "free": ("memory", lambda: said("free", "-m")),
         "uname": ("the kernel", lambda: said("uname", "-a")),
     }  # fmt: skip
 
 
-def _client(case: Case) -> Any:
-    return case.engine.need().client.api
+def _told(case: Case, ask: Callable[[Any], Any]) -> Any:
+    client = case.engine.need().client.api
+    with asking("telling what it has", DockerError):
+        return ask(client)
 
 
 def _inspected(case: Case, deadline: Deadline) -> Mapping[str, Any]:
     """What Docker knows of our container; empty where it knows none, or does not answer."""
-    shown = case.record.get("container") or {}
-    name = str(shown.get("id") or shown.get("name") or container.NAME)
-    with suppress(*FAULTS, Skipped, AgentError, TimeoutError):
-        found: Mapping[str, Any] = Task(lambda: _client(case).inspect_container(name)).result(deadline)
+    recorded = screen.part(case.record, "container")
+    name = str(recorded.get("id") or recorded.get("name") or case.container_name)
+    with suppress(Skipped, AgentError, TimeoutError):
+        if not name:
+            return {}
+        found: Mapping[str, Any] = Task(lambda: _told(case, lambda api: api.inspect_container(name))).result(deadline)
         return found
     return {}
 
 
 def without_values(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """*facts* of a container, its environment by names alone, and no log option that may be a key."""
+    """*facts* of a container, its environment by names alone; no command line, no label, no log option of a key."""
     shown: dict[str, Any] = json.loads(json.dumps(facts, default=str))
     config = shown.get("Config") or {}
+    for part, names in ((shown, ("Path", "Args", "ExecIDs")), (config, ("Cmd", "Entrypoint", "Labels", "Healthcheck"))):
+        part.update({name: "***" for name in names if part.get(name)})
     config["Env"] = [f"{pair.partition('=')[0]}=***" for pair in config.get("Env") or ()]
     options = ((shown.get("HostConfig") or {}).get("LogConfig") or {}).get("Config") or {}
     options.update({name: "***" for name in options if SECRETIVE.search(name)})
@@ -145,7 +162,7 @@ def without_values(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _containers(case: Case) -> str:
-    return _json([{key: each.get(key) for key in LISTED} for each in _client(case).containers(all=True)])
+    return _json([{key: each.get(key) for key in LISTED} for each in _told(case, lambda api: api.containers(all=True))])
 
 
 def _settings(case: Case) -> str:
@@ -156,19 +173,20 @@ def _settings(case: Case) -> str:
 def _state(case: Case) -> str:
     """Without adf.toml, which may hold what the app's owner keeps to itself, and tags."""
     if case.state is None:
-        raise Skipped("this user may not read it: sudo adf-agent doctor --collect")
+        raise Skipped("this user may not read it: sudo adf-agent doctor --collect FILE")
     return _json({name: value for name, value in asdict(case.state).items() if name not in ("manifest", "tags")})
 
 
 def _log(case: Case) -> str:
     if not case.root.whole_machine:
         raise Skipped("the log of an agent below ADF_ROOT goes where it was started")
-    journal = said("journalctl", "-u", "adf-agent", "-n", str(LINES), "--no-pager", "-o", "short-iso", seconds=SECONDS)
-    return journal or _end(UPSTART_LOG)
+    command = logs.agent(case.root, logs.Wish(lines=str(LINES)), Path("/"), terminal=True)
+    return said(*command, seconds=SECONDS)
 
 
 def _unit() -> str:
-    return said("systemctl", "status", "adf-agent", "--no-pager", "-n", "0") + said("systemctl", "cat", "adf-agent")
+    """Not `systemctl status`: it has the command lines of all processes, and a build's its arguments."""
+    return said("systemctl", "show", NAME, f"--property={SHOWN}") + said("systemctl", "cat", NAME)
 
 
 def _end(path: Path) -> str:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import structlog
@@ -83,11 +84,12 @@ def main(root: Root, arguments: argparse.Namespace, say: Callable[[str], object]
 
     What hangs is left behind in threads that end with the process: they are daemons, and write nothing.
     """
-    target = collect.begin(arguments.collect) if arguments.collect else None
-    case, findings = examine(root)
-    parts = collect.fill(target, case, findings) if target else []
+    with collect.archive(arguments.collect) if arguments.collect else nullcontext() as target:
+        case, findings = examine(root)
+        seconds = _age()
+        parts = collect.fill(target, case, findings, seconds) if target else []
     if arguments.json:
-        say(ranking.as_json(findings, parts))
+        say(ranking.as_json(findings, seconds, parts))
     else:
         color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         say(ranking.screen(findings, color=color))

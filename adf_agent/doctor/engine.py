@@ -2,23 +2,21 @@
 
 import json
 import os
-import pwd
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from docker.auth import resolve_repository_name
+from docker.auth import convert_to_hostname, resolve_index_name, resolve_repository_name
+from docker.errors import APIError
 
 from adf_agent import engine, image
 from adf_agent.build import Builder
-from adf_agent.doctor.case import Case
-from adf_agent.doctor.check import Finding, Skipped
+from adf_agent.doctor.case import ENGINE_SECONDS, Case, is_ordinary
+from adf_agent.doctor.check import NETWORK, Finding, Skipped
 from adf_agent.errors import DockerError, ImageError
 
-AGENT = ("root", "adf-agent")  # who must be able to use Docker; others may ask for the doctor all the same
-
-START = "systemctl start docker; where it runs and hangs: systemctl restart docker; see journalctl -u docker"
+START = "Its journal says why (sudo journalctl -u docker -n 50); to start it where it does not run"
 
 
 def docker(case: Case) -> Iterator[Finding]:
@@ -26,18 +24,13 @@ def docker(case: Case) -> Iterator[Finding]:
     try:
         reached = case.engine.own()
     except DockerError as error:
-        if "may not use" in error.sentence and _user() not in AGENT:
-            raise Skipped(f"{error.sentence}: sudo adf-agent doctor") from error
-        yield Finding("fail", error.sentence, START if error.transient else error.hint)
+        if "may not use" in error.sentence and is_ordinary():
+            raise Skipped(error.sentence, "sudo adf-agent doctor") from error
+        yield Finding(
+            "fail", error.sentence, f"{START}: sudo systemctl start docker" if error.transient else error.hint
+        )
         return
     yield Finding("ok", f"{reached.fact}, data in {reached.folder}")
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a number without a name
-        return ""
 
 
 def builder(case: Case) -> Iterator[Finding]:
@@ -74,8 +67,10 @@ def registry(case: Case) -> Iterator[Finding]:
         with engine.asking(f"asking {host} for {location.reference}", ImageError):
             found = reached.client.api.inspect_distribution(location.reference)
     except ImageError as error:
+        if not isinstance(error.__cause__, APIError):  # Docker itself answers, as it was reached
+            raise ImageError(f"{host} does not answer Docker within {ENGINE_SECONDS:.1f} s", hint=NETWORK) from error
         said = str(getattr(error.__cause__, "explanation", "") or error.sentence)
-        raise image._pull_failure(location.reference, said) from error  # noqa: SLF001  the same words as the boot's
+        raise image.pull_failure(location.reference, said) from error  # the same words as the boot's
     digest = str((found.get("Descriptor") or {}).get("digest"))
     yield Finding("ok", f"{host} has {location.reference}, {digest[:19]}")
 
@@ -86,7 +81,7 @@ def _logins(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except PermissionError as error:
-        raise Skipped(f"this user may not read {path}: sudo adf-agent doctor") from error
+        raise Skipped(f"this user may not read {path}", "sudo adf-agent doctor") from error
     except ValueError as error:
         raise ImageError(f"{path} is no JSON", hint="Write it by docker login.", cause="settings") from error
     return found if isinstance(found, dict) else {}
@@ -101,7 +96,7 @@ def judge_login(host: str, logins: Mapping[str, Any], path: Path) -> Finding:
             hint = f"Install {command} into the AMI, or take it out of {path}."
             return Finding("fail", f"the credential helper {command} for {host} is not installed", hint)
         return Finding("ok", f"logs in to {host} by {command}")
-    if any(host in name for name in logins.get("auths") or {}):
+    if host in {resolve_index_name(convert_to_hostname(name)) for name in logins.get("auths") or {}}:
         return Finding("ok", f"{path} has a login for {host}")
     ours = f"no login for {host} in {path}: it is asked as anybody"
     return Finding("ok", ours, f"For a private image: docker --config {path.parent} login {host}")

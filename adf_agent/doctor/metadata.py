@@ -1,16 +1,19 @@
 """The metadata service: does it answer, with what user-data, tags and credentials; and the settings they make."""
 
-import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from adf_agent import aws, instance
-from adf_agent.doctor.case import NO_PROFILE, ROLES, Case
+from adf_agent import instance, launch
+from adf_agent.doctor.case import NO_PROFILE, Case
 from adf_agent.doctor.check import Finding
 from adf_agent.errors import AgentError
 
+MORE_HOPS = "aws ec2 modify-instance-metadata-options --instance-id {} --http-put-response-hop-limit 2"
+# Names in agent.env that give the agent itself other credentials than the role's.
+OTHERS = {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_ROLE_ARN"}
+ROLES_OWN = "iam-role"
+MINE = OTHERS | {"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_PROFILE"}
 SWITCH_ON = "aws ec2 modify-instance-metadata-options --instance-id {} --instance-metadata-tags enabled"
 
 
@@ -21,38 +24,12 @@ def imds(case: Case) -> Iterator[Finding]:
 
 
 def hop_limit(case: Case) -> Iterator[Finding]:
-    """IMDS does not tell its own hop limit, and from the host its effect can't be seen: EC2 tells, where it may."""
-    identity = case.identity.need()
-    ask = getattr(case.host.ec2(case.region.need()), "describe_instances", None)  # cut down in the package
-    options = _options(ask, identity.instance_id) if ask else None
-    yield judge_hops(options, identity.instance_id)
-
-
-def _options(ask: Any, instance_id: str) -> dict[str, Any] | None:
-    try:
-        reservations = ask(InstanceIds=[instance_id])["Reservations"]
-    except aws.faults() as error:
-        if aws.code(error) in aws.DENIED or aws.code(error) == "InvalidInstanceID.NotFound":
-            return None
-        raise aws.fault(error, AgentError, "ec2:DescribeInstances", "*") from error
-    found = [each for reservation in reservations for each in reservation["Instances"]]
-    return dict(found[0].get("MetadataOptions") or {}) if found else None
-
-
-def judge_hops(options: dict[str, Any] | None, instance_id: str) -> Finding:
-    """*options* are the instance's MetadataOptions, None where EC2 does not tell them."""
-    limit = (options or {}).get("HttpPutResponseHopLimit")
-    raised = f"aws ec2 modify-instance-metadata-options --instance-id {instance_id} --http-put-response-hop-limit 2"
-    if limit is None:
-        return Finding(
-            "ok",
-            "the hop limit can't be told from here (ec2:DescribeInstances tells it, and is not needed otherwise); "
-            "the agent itself is served",
-            f"Where the app is to get the role's credentials, make it 2: {raised}",
-        )
-    if limit == 1:
-        return Finding("ok", "the hop limit is 1: the agent is served, and containers get no credentials", raised)
-    return Finding("ok", f"the hop limit is {limit}: containers get the instance's credentials too")
+    """What it means: IMDS does not tell it, and EC2 only with a permission that nothing else here needs."""
+    yield Finding(
+        "ok",
+        "whatever the hop limit, the agent is served; containers get the role's credentials where it is 2 or more",
+        f"Where the app is to have them: {MORE_HOPS.format(case.identity.need().instance_id)}",
+    )
 
 
 def user_data(case: Case) -> Iterator[Finding]:
@@ -75,7 +52,7 @@ def tags(case: Case) -> Iterator[Finding]:
     except AgentError as error:
         given = "RELEASE_URL" in case.user_data()
         sentence = f"tags are not switched on in IMDS, and {error.sentence}"
-        yield Finding("warn" if given else "fail", sentence, f"{fix} (or allow ec2:DescribeTags)")
+        yield Finding("warn" if given else "fail", sentence, f"Allow ec2:DescribeTags, or switch them on: {fix}")
         return
     known = ", ".join(sorted(told)) or "none"
     yield Finding("ok", f"tags are not switched on in IMDS, and EC2 tells them; settings among them: {known}", fix)
@@ -93,25 +70,42 @@ def settings(case: Case) -> Iterator[Finding]:
 def credentials(case: Case) -> Iterator[Finding]:
     """The instance profile's, as IMDS has them; else what botocore finds elsewhere."""
     identity = case.identity.need()
-    role = (case.metadata().get(ROLES) or b"").decode(errors="replace").strip()
-    if not role or "AWS_ACCESS_KEY_ID" in os.environ:
-        elsewhere = case.region.seen() is not None
+    role, agents = case.role.own(), bool(OTHERS & launch.environment(case.root).keys())
+    if role and not agents:
+        mine = _method() if case.region.seen() else ROLES_OWN
         yield (
-            Finding("ok", "AWS credentials are here, and not an instance profile's")
-            if elsewhere
-            else Finding(
-                "fail" if _needs_aws(case) else "warn",
-                NO_PROFILE,
-                f"aws ec2 associate-iam-instance-profile --instance-id {identity.instance_id} "
-                "--iam-instance-profile Name=PROFILE",
-            )
+            judge_credentials(role.name, role.document, datetime.now(UTC))
+            if mine == ROLES_OWN
+            else judge_others(role.name, mine)
         )
-        return
-    document = json.loads(case.metadata().get(ROLES + role.split("\n")[0]) or b"{}")
-    yield judge_credentials(role, document, datetime.now(UTC))
+    elif case.region.seen():
+        yield Finding("ok", "AWS credentials are here, and not an instance profile's")
+    else:
+        yield Finding(
+            "fail" if _needs_aws(case) else "warn",
+            NO_PROFILE,
+            f"aws ec2 associate-iam-instance-profile --instance-id {identity.instance_id} "
+            "--iam-instance-profile Name=PROFILE",
+        )
 
 
-def judge_credentials(role: str, document: dict[str, Any], now: datetime) -> Finding:
+def _method() -> str:
+    """Where this user's credentials are from, in botocore's word: `iam-role`, `env`, `shared-credentials-file`."""
+    import botocore.session  # noqa: PLC0415
+
+    found = botocore.session.get_session().get_credentials()
+    return str(found.method) if found else ROLES_OWN
+
+
+def judge_others(role: str, method: str) -> Finding:
+    """*method* is that of the credentials that every permission was tried with, which are not *role*'s."""
+    sentence = f"what AWS was asked here was asked with your own credentials ({method}); the agent has role {role}'s"
+    names = " -u ".join(("", *sorted(MINE))).strip()
+    fix = f"Ask as the agent does: sudo env {names} HOME=/var/lib/adf-agent adf-agent doctor"
+    return Finding("warn", sentence, fix)
+
+
+def judge_credentials(role: str, document: Mapping[str, Any], now: datetime) -> Finding:
     """*document* is what IMDS has of *role*'s credentials."""
     if document.get("Code") != "Success":
         what = document.get("Code") or "nothing"

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adf_agent import container
+from adf_agent import screen
 from adf_agent.doctor.case import Case
 from adf_agent.doctor.check import Finding
-from adf_agent.errors import AgentError
+from adf_agent.engine import asking
+from adf_agent.errors import AgentError, DockerError
 from adf_agent.manifest import Manifest
 from adf_agent.notation import Port
 
 TABLES = {"tcp": ("tcp", "tcp6"), "udp": ("udp", "udp6")}
 LISTENS, UNCONNECTED = "0A", "07"  # states in /proc/net (include/net/tcp_states.h); udp has the second
+PROXY = "docker-proxy,"  # Docker's process for a port that it publishes, as `owner` has it
 WORD = 8  # hexadecimal digits of an address that stand in the machine's own order
 
 
@@ -36,13 +38,21 @@ def ports(case: Case) -> Iterator[Finding]:
     wanted = _wanted(case)
     if not wanted:
         return
-    launched = case.launched.need()
-    reached, whole = case.engine.seen(), case.root.whole_machine
-    name = container.NAME if whole else f"{container.NAME}-{launched.identity.instance_id}"
-    found = reached.client.api.containers() if reached else []
-    taken = listening()
+    address = case.launched.need().settings.publish_address
+    reached, taken = case.engine.seen(), listening()
+    found: Iterable[Mapping[str, Any]] = ()
+    if reached:
+        with asking("listing containers", DockerError):
+            found = reached.client.api.containers()
+    published = None if reached else _published(case)
     for port in wanted:
-        yield judge(port, launched.settings.publish_address, name, found, taken)
+        yield judge(port, address, case.container_name, found, taken, published)
+
+
+def _published(case: Case) -> Sequence[str]:
+    """What the record says of our container's ports, `80:8000` each."""
+    shown = screen.part(case.record, "container").get("ports")
+    return [str(each) for each in shown] if isinstance(shown, list) else ()
 
 
 def _wanted(case: Case) -> Sequence[Port]:
@@ -54,29 +64,38 @@ def _wanted(case: Case) -> Sequence[Port]:
         recorded = Manifest.parse(case.state.manifest.encode()).container.publish if case.state else ()
         if recorded:
             return recorded
-    shown = (case.record.get("container") or {}).get("ports") or ()
-    return [Port.parse(text) for text in shown]
+    with suppress(ValueError):  # another version's
+        return [Port.parse(text) for text in _published(case)]
+    return ()
 
 
 def judge(
-    port: Port, address: str, ours: str, containers: Iterable[Mapping[str, Any]], taken: Iterable[Socket]
+    port: Port,
+    address: str,
+    ours: str,
+    containers: Iterable[Mapping[str, Any]],
+    taken: Iterable[Socket],
+    published: Sequence[str] | None = None,
 ) -> Finding:
-    """Whose *port* at *address* is. *containers* are those that run, as Docker lists them; *ours* is our one's name."""
+    """Whose *port* at *address* is. *containers* are those that run, as Docker lists them; *ours* is our one's name.
+
+    *published* are our container's ports as the record has them, where Docker does not list any container.
+    """
     for each in containers:
         if any(_has(entry, port, address) for entry in each.get("Ports") or ()):
             names = [name.lstrip("/") for name in each.get("Names") or ()]
             if ours in names:
                 return Finding("ok", f"port {port.host} is our container's")
-            return Finding(
-                "fail", f"port {port.host} of the host is taken by the container {names[0]}", f"docker stop {names[0]}"
-            )
+            sentence = f"port {port.host} of the host is taken by the container {names[0]}"
+            return Finding("fail", sentence, f"sudo docker stop {names[0]}")
     for socket in taken:
         if socket.protocol == port.protocol and socket.port == port.host and clash(socket.address, address):
-            return Finding(
-                "fail",
-                f"port {port.host} of the host is taken by {owner(socket.inode)}",
-                f"See `ss -ltnp 'sport = :{port.host}'` and stop it, or publish on another port with ADF_PUBLISH.",
-            )
+            who = owner(socket.inode)
+            if published is not None and (who.startswith(PROXY) or str(port) in published):
+                return Finding("skipped", "skipped because Docker does not answer, which has our container's ports")
+            see = f"See `sudo ss -lntup 'sport = :{port.host}'`"
+            fix = f"{see} and stop it, or publish on another port with ADF_PUBLISH."
+            return Finding("fail", f"port {port.host} of the host is taken by {who}", fix)
     return Finding("ok", f"port {port.host} of the host is free")
 
 
@@ -88,7 +107,12 @@ def _has(entry: Mapping[str, Any], port: Port, address: str) -> bool:
 def clash(one: str, other: str) -> bool:
     """Whether two sockets can't wait at these addresses of one port: equal, or one of them is any."""
     first, second = (_plain(each) for each in (one, other))
-    return first == second or first.is_unspecified or second.is_unspecified
+    return first == second or _takes(first, second) or _takes(second, first)
+
+
+def _takes(one: ipaddress.IPv4Address | ipaddress.IPv6Address, other: object) -> bool:
+    """Whether *one* is any address, *other* among them: `::` takes IPv4's too, as nobody sets IPV6_V6ONLY."""
+    return one.is_unspecified and isinstance(other, type(one) if one.version == 4 else object)  # noqa: PLR2004
 
 
 def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

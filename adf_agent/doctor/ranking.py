@@ -7,19 +7,23 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from adf_agent.doctor.check import LEVELS, Finding, Level
+from adf_agent.screen import printable, start_command
 
 # What may lie behind a failure of each stage, the likeliest first: where such a check fails, that is the cause, and
 # what the agent said of it the consequence.
 BEHIND: Mapping[str, tuple[str, ...]] = {
+    "agent": ("disk",),
     "settings": ("imds", "user-data", "tags", "settings", "credentials"),
     "docker": ("docker", "docker's disk", "disk"),
     "release": ("disk", "clock", "credentials", "release"),
     "config": ("clock", "credentials", "config"),
-    "image": ("docker's disk", "disk", "memory", "docker", "builder", "registry", "release"),
+    "image": ("docker's disk", "disk", "memory", "docker", "builder", "registry"),
     "container": ("ports", "docker's disk", "docker"),
     "health": ("memory", "docker", "ports"),
     "report": ("clock", "credentials", "group", "hooks", "balancers", "group's balancers", "permissions"),
 }
+# A build or an app that fails says why itself, unless the machine was too small for it.
+OWN_CAUSES, TOO_SMALL = ("build", "app"), ("docker's disk", "disk", "memory")
 MARKS: Mapping[Level, str] = {"fail": "✗", "warn": "!", "ok": "✓", "skipped": "-"}
 COLORS: Mapping[Level, str] = {"fail": "31", "warn": "33", "ok": "32", "skipped": "2"}
 AGENT = "agent"
@@ -27,7 +31,11 @@ AGENT = "agent"
 
 def ranked(findings: Sequence[Finding], error: Mapping[str, Any]) -> list[Finding]:
     """The worst first; among the fails what lies behind the agent's *error*, then what the agent itself says."""
-    behind = BEHIND.get(str(error.get("stage")), ())
+    behind = [
+        check
+        for check in BEHIND.get(str(error.get("stage")), ())
+        if error.get("cause") not in OWN_CAUSES or check in TOO_SMALL
+    ]
 
     def place(finding: Finding) -> tuple[int, int]:
         order = behind.index(finding.check) if finding.check in behind else len(behind) + (finding.check != AGENT)
@@ -42,7 +50,8 @@ def _shortened(finding: Finding, said: set[str], error: Mapping[str, Any]) -> Fi
     if finding.check != AGENT or not error or str(error.get("sentence")) not in said:
         return finding
     stage = error.get("stage")
-    return replace(finding, sentence=f"the boot failed at stage {stage} for that reason", fix="adf-agent status")
+    fix = f"Once it is mended: {start_command()}"
+    return replace(finding, sentence=f"the boot failed at stage {stage} for that reason", fix=fix)
 
 
 def summary(findings: Iterable[Finding]) -> str:
@@ -63,33 +72,30 @@ def screen(findings: Sequence[Finding], *, color: bool) -> str:
 
 
 def _skipped(findings: Sequence[Finding]) -> Iterator[str]:
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     for found in findings:
         if found.level == "skipped":
-            reasons.setdefault(found.sentence, []).append(found.check)
-    for sentence, checks in reasons.items():
-        yield f"{MARKS['skipped']} {', '.join(dict.fromkeys(checks))}: {_plain(sentence)}"
+            reasons.setdefault((found.sentence, found.fix), []).append(found.check)
+    for (sentence, fix), checks in reasons.items():
+        step = f" → {fix}" if fix else ""
+        yield f"{MARKS['skipped']} {', '.join(dict.fromkeys(checks))}: {printable(sentence + step)}"
 
 
 def _lines(findings: Sequence[Finding], color: bool) -> Iterator[str]:  # noqa: FBT001
     width = max((len(found.check) for found in findings), default=0)
     for found in findings:
         mark = f"\x1b[{COLORS[found.level]}m{MARKS[found.level]}\x1b[0m" if color else MARKS[found.level]
-        yield f"{mark} {found.check:<{width}}  {_plain(found.sentence)}"
+        yield f"{mark} {found.check:<{width}}  {printable(found.sentence)}"
         if found.fix and found.level in ("fail", "warn"):
-            yield f"  {'':<{width}}  → {_plain(found.fix)}"
+            yield f"  {'':<{width}}  → {printable(found.fix)}"
 
 
-def _plain(text: str) -> str:
-    """What a server or the record says may hold anything: nothing of it may drive the terminal."""
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
-
-
-def as_json(findings: Sequence[Finding], parts: Sequence[Any] = ()) -> str:
-    """For programs: how many of each level, every finding, and the *parts* of the archive that was made."""
+def as_json(findings: Sequence[Finding], seconds: float, parts: Sequence[Any] = ()) -> str:
+    """For programs: how many of each level, in how many *seconds*, every finding, and the *parts* of the archive."""
     counted = Counter(found.level for found in findings)
     shown: dict[str, Any] = {
         "summary": {level: counted[level] for level in LEVELS},
+        "seconds": round(seconds, 2),
         "findings": [each.shown() for each in findings],
     }
     if parts:

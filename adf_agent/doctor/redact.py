@@ -5,47 +5,70 @@ import binascii
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from adf_agent import launch
-from adf_agent.doctor import release
-from adf_agent.doctor.case import ROLES, Case
+from adf_agent.background import Task
+from adf_agent.deadline import Deadline
+from adf_agent.doctor.case import Case
 from adf_agent.doctor.check import Skipped
 from adf_agent.errors import AgentError
-from adf_agent.mask import Mask
+from adf_agent.mask import SECRETIVE, Mask
 
-SECRETIVE = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE", re.IGNORECASE)
 PLAIN = re.compile(r"ADF_\w+|AWS_REGION|PATH|PORT|HOME|HOSTNAME|LANG|TZ")  # what the agent or an image sets itself
 LEAST = 6  # characters of a text that is taken for a secret by its place alone: shorter ones are words
+SHORT = 4  # characters of a secret that is masked wherever it stands: a shorter one only where it is a name's value
+NAME = r"(?:(?:token|secret|passw(?:or)?d|passphrase|pwd|(?:api|access|private)[-_]?key)[\w-]{0,60}|[-_]key)"
+NOT_ONE = r"(?!ssm:|secretsmanager:|\*\*\*)"
+SET = rf"(?:{NAME}\\?[\"']?\s*[=:]\s*|(?<!-)--[\w-]{{0,60}}?{NAME}\s+(?!-))"
 # For what nobody here knows of, as it came with a release or in an app's output.
 LOOKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), "***"),  # AWS
     (re.compile(r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,})"), "***"),
+    (re.compile(r"\b(?:npm_\w{20,}|xox[a-z]-[\w-]{8,}|glpat-[\w-]{20,}|sk_live_\w{16,})"), "***"),
     (re.compile(r"\beyJ[\w-]{10,}\.[\w-]+\.[\w-]*"), "***"),  # a JSON web token
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), "***"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 ***"),
-    (
-        re.compile(
-            r"(?i)\b(\w*(?:token|secret|passw(?:or)?d|api_?key|access_key)\w*[\"']?\s*[=:]\s*[\"']?)"
-            r"(?!ssm:|secretsmanager:|\*)[^\s\"',{}\[\]]{4,}"
-        ),
-        r"\1***",
-    ),
+    # NAME="a value", --name "a value", "NAME": "a value" (a JSON text in another has a backslash at each quote)
+    (re.compile(rf"(?i)({SET}(?P<quote>[\"'])){NOT_ONE}(?:\\.|(?!(?P=quote))[^\\\n])+(?=(?P=quote))"), r"\1***"),
+    (re.compile(rf"(?i)({SET}\\(?P<quote>[\"'])){NOT_ONE}(?:(?!\\(?P=quote)).)+(?=\\(?P=quote))"), r"\1***"),
+    # "NAME": 1234
+    (re.compile(rf"(?i)({NAME}\"\s*:\s*)-?\d[\w.+-]{{3,}}"), r'\1"***"'),
+    # NAME=value, name: value, --name value
+    (re.compile(rf"(?i)({NAME}=){NOT_ONE}[^\s\"'\\]{{4,}}"), r"\1***"),
+    (re.compile(rf"(?i)({SET})(?!(?:null|true|false)\b){NOT_ONE}[^\s\"',{{}}\[\]\\]{{4,}}"), r"\1***"),
 )
+
+
+@dataclass(frozen=True)
+class Known:
+    """Every *secret* known here; and *plain* values of the app's, of which nobody has to read in a ticket either.
+
+    What of the environment has no telling name is plain: it may be a word that our own JSON is made of.
+    """
+
+    secrets: frozenset[str]
+    plain: frozenset[str] = frozenset()
 
 
 class Redactor:
     """Masks *secrets* in every form that a log or JSON may write them in, and what looks like one."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
+        known = {secret for secret in secrets if secret}
         self._mask = Mask()
-        self._mask.add(form for secret in secrets if secret for form in _forms(secret))
+        self._mask.add(form for secret in known if len(secret) >= SHORT for form in _forms(secret))
+        short = "|".join(sorted((re.escape(each) for each in known if len(each) < SHORT), key=len, reverse=True))
+        named = rf"(?<=\w=)(?:{short})(?=[\s\"']|\Z)|(?<=\w\": \")(?:{short})(?=\")"
+        self._short = re.compile(named if short else r"(?!)")  # the last matches nothing
 
     def __call__(self, text: str) -> str:
-        text = self._mask(text)
+        text = self._short.sub("***", self._mask(text))
         for look, instead in LOOKS:
             text = look.sub(instead, text)
         return text
@@ -58,52 +81,58 @@ def _forms(secret: str) -> set[str]:
     return lines | escaped | (encoded if len(secret) >= LEAST else set())
 
 
-def secrets(case: Case, environment: Iterable[str]) -> set[str]:
-    """Every secret known here. *environment* is that of our container, `NAME=value` each.
+def known(case: Case, environment: Sequence[str], deadline: Deadline) -> Known:
+    """What is known until *deadline*, beyond which nobody is waited for. *environment*: our container's, `NAME=value`.
 
     All of the app's environment counts, whatever its name: it is the config, and a ticket needs none of its values.
     """
-    sources: tuple[Callable[[], Iterable[str]], ...] = (
-        lambda: _values(pair for pair in environment if not PLAIN.match(pair.partition("=")[0])),
-        lambda: _config(case),
-        lambda: _last_config(case),
+    secrets: tuple[Callable[[], Iterable[str]], ...] = (
+        lambda: _secretive(dict(pair.split("=", 1) for pair in environment if "=" in pair)),
+        lambda: read.secrets() if (read := case.config.need()) else (),
+        lambda: _last_config(case, secret=True),
         lambda: _role(case),
-        lambda: [release.token(case)] if case.launched.need().settings.release_token else (),
+        lambda: [case.token.need()],
         lambda: _settings(case),
         lambda: _secretive(os.environ),
         lambda: _secretive(launch.baked(case.root)),
         lambda: _logins(case),
     )
-    found: set[str] = set()
-    for source in sources:
-        with suppress(AgentError, Skipped, TimeoutError, OSError, ValueError, TypeError, LookupError, AttributeError):
-            found.update(source())
-    return found - {""}
+    plain: tuple[Callable[[], Iterable[str]], ...] = (
+        lambda: _long(pair.partition("=")[2] for pair in environment if not PLAIN.fullmatch(pair.partition("=")[0])),
+        lambda: _long(read.environment().values() if (read := case.config.need()) else ()),
+        lambda: _long(_last_config(case, secret=False)),
+    )
+    asked = [[Task(partial(_told, each)) for each in kind] for kind in (secrets, plain)]
+    return Known(*(frozenset(text for task in kind for text in _until(task, deadline) if text) for kind in asked))
 
 
-def _values(pairs: Iterable[str]) -> Iterator[str]:
-    return (value for value in (pair.partition("=")[2] for pair in pairs) if len(value) >= LEAST)
+def _told(source: Callable[[], Iterable[str]]) -> set[str]:
+    with suppress(AgentError, Skipped, TimeoutError, OSError, ValueError, TypeError, LookupError, AttributeError):
+        return set(source())
+    return set()
 
 
-def _config(case: Case) -> Iterable[str]:
-    read = case.config.need()
-    if read is None:
-        return ()
-    return [*read.secrets(), *(text for text in read.environment().values() if len(text) >= LEAST)]
+def _until(task: Task[set[str]], deadline: Deadline) -> set[str]:
+    with suppress(TimeoutError):
+        return task.result(deadline)
+    return set()
 
 
-def _last_config(case: Case) -> Iterable[str]:
-    """Of the last config that worked, whichever app's and release's it is."""
+def _long(texts: Iterable[str]) -> Iterator[str]:
+    return (text for text in texts if len(text) >= LEAST)
+
+
+def _last_config(case: Case, *, secret: bool) -> Iterable[str]:
+    """Of the last config that worked, whichever app's and release's it is: the secrets, or the others."""
     parts = json.loads((case.root.var / "config.json").read_bytes())
-    return [str(text) for text, secret, _ in parts["values"].values() if secret or len(text) >= LEAST]
+    return [str(text) for text, is_secret, _ in parts["values"].values() if bool(is_secret) is secret]
 
 
 def _role(case: Case) -> Iterable[str]:
     """The role's credentials, which an app's output may hold."""
-    metadata = case.metadata()
-    role = (metadata.get(ROLES) or b"").decode().split("\n")[0]
-    document = json.loads(metadata.get(ROLES + role) or b"{}")
-    return [str(document[key]) for key in ("AccessKeyId", "SecretAccessKey", "Token") if len(document[key]) >= LEAST]
+    role = case.role.need()
+    document = role.document if role else {}
+    return _long(str(document.get(key, "")) for key in ("AccessKeyId", "SecretAccessKey", "Token"))
 
 
 def _settings(case: Case) -> Iterator[str]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from adf_agent import secret, store
-from adf_agent.doctor.case import RETRY_SECONDS, Case
+from adf_agent import store
+from adf_agent.doctor.case import Case, is_ordinary
 from adf_agent.doctor.check import Finding, Skipped
 from adf_agent.download import Body
 from adf_agent.errors import AgentError, ReleaseError
@@ -36,19 +36,19 @@ def _opened(case: Case, launched: Launch) -> Body:
     source = store.source(
         launched.settings.release_url,
         lambda: case.host.s3(launched.identity.region),
-        (lambda: token(case)) if launched.settings.release_token else None,
+        (lambda: _token(case)) if launched.settings.release_token else None,
     )
-    return source.open(0, "")
-
-
-def token(case: Case) -> str:
-    """What ADF_RELEASE_TOKEN leads to. Raises ReleaseError, Skipped."""
-    launched = case.launched.need()
-    reference = launched.settings.release_token or ""
     try:
-        clients = case.host.config(case.region.need())
-        window = case.deadline.within(RETRY_SECONDS)
-        return secret.resolve({"ADF_RELEASE_TOKEN": reference}, clients, window)["ADF_RELEASE_TOKEN"]
+        return source.open(0, "")
+    except ReleaseError as error:
+        if isinstance(error.__cause__, PermissionError) and is_ordinary():
+            raise Skipped(error.sentence, "sudo adf-agent doctor") from error
+        raise
+
+
+def _token(case: Case) -> str:
+    try:
+        return case.token.own()
     except AgentError as error:
         raise ReleaseError(error.sentence, hint=error.hint) from error
 

@@ -15,7 +15,7 @@ def config(case: Case) -> Iterator[Finding]:
     case.region.need()
     read = case.config.own()
     if read is None or not read.values:
-        fix = f"See ADF_APP and ADF_CONFIG_TABLE; adf-config -a {given.app} list"
+        fix = f"See ADF_APP and ADF_CONFIG_TABLE, and what is there: adf-config -a {given.app} list"
         yield Finding("warn", f"{given.app} has no config in {given.config_table}", fix)
         return
     secrets = sum(value.secret for value in read.values.values())

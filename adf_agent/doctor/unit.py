@@ -6,23 +6,27 @@ from pathlib import Path
 
 from adf_agent.doctor.case import Case
 from adf_agent.doctor.check import Finding, Skipped
+from adf_agent.screen import JOB, SYSTEMD, start_command
 
 NAME = "adf-agent"
-SYSTEMD = Path("/run/systemd/system")  # there where systemd is what runs the machine (sd_booted(3))
-UPSTART = Path("/etc/init/adf-agent.conf")
+MACHINE = Path("/")
 SHOWN = "LoadState,UnitFileState,ActiveState,SubState,Result,NRestarts,ExecMainStatus,WatchdogUSec"
 ASK_SECONDS = 3.0
-LOG = f"journalctl -u {NAME} -n 50"
+LOG = f"sudo journalctl -u {NAME} -n 50"
+
+
+MENDED = f"Once its cause is mended, which `{LOG}` tells"
+BY_HAND = "Stop it where it was started, and then"
 
 
 def unit(case: Case) -> Iterator[Finding]:
     """Whether anything starts the agent at a boot, and how it fares."""
     if not case.root.whole_machine:
         raise Skipped("an agent below ADF_ROOT has no unit")
-    if SYSTEMD.exists():
+    if (MACHINE / SYSTEMD).is_dir():
         yield judge(shown(), alive=case.running)
-    elif UPSTART.exists():
-        yield Finding("ok", f"upstart starts the agent by {UPSTART}")
+    elif (MACHINE / JOB).exists():
+        yield judge_job(said("initctl", "status", NAME), manual=_is_manual(MACHINE), alive=case.running)
     else:
         yield Finding("warn", "neither systemd nor upstart starts the agent here", "Install the package of adf-agent.")
 
@@ -30,6 +34,30 @@ def unit(case: Case) -> Iterator[Finding]:
 def shown() -> dict[str, str]:
     """What systemd says of the unit."""
     return _facts(said("systemctl", "show", NAME, f"--property={SHOWN}"))
+
+
+def _is_manual(machine: Path) -> bool:
+    """Whether an override keeps upstart from starting the job at a boot (init(5), `manual`)."""
+    try:
+        lines = (machine / JOB).with_suffix(".override").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "manual" for line in lines)
+
+
+def judge_job(text: str, *, manual: bool, alive: bool) -> Finding:
+    """*text* is upstart's word of the job, `adf-agent start/running, process 7`; *alive* as below."""
+    goal = text.partition(" ")[2].split("/")[0].strip()
+    if not goal:
+        return Finding("warn", f"upstart does not know the job {NAME}, or does not answer", f"initctl status {NAME}")
+    if goal != "start" and alive:
+        return Finding("warn", f"an agent runs, and not as upstart's job {NAME}", f"{BY_HAND}: {start_command()}")
+    if goal != "start":
+        return Finding("fail", f"upstart's job {NAME} does not run ({text.strip()})", start_command())
+    if manual:
+        fix = f"Take `manual` out: sudo sed -i '/^ *manual *$/d' /{JOB.replace('.conf', '.override')}"
+        return Finding("warn", f"upstart's job {NAME} is manual: it stays off after a reboot", fix)
+    return Finding("ok", f"upstart's job {NAME} is {text.partition(' ')[2].strip()}")
 
 
 def _facts(text: str) -> dict[str, str]:
@@ -43,24 +71,24 @@ def judge(facts: Mapping[str, str], *, alive: bool) -> Finding:  # noqa: PLR0911
     if facts.get("LoadState") != "loaded":
         return Finding("fail", f"there is no unit {NAME} ({facts.get('LoadState')})", "Install the package adf-agent.")
     if facts.get("UnitFileState") == "masked":
-        return Finding("fail", f"the unit {NAME} is masked", f"systemctl unmask --now {NAME}")
+        return Finding("fail", f"the unit {NAME} is masked", f"sudo systemctl unmask --now {NAME}")
     if facts.get("Result") == "watchdog":
         return Finding("fail", "systemd's watchdog ended the agent: its loop stood still", LOG)
     state, result = facts.get("ActiveState", ""), facts.get("Result", "")
     if state == "failed":
         how = f"{result}, exit code {facts.get('ExecMainStatus')}"
-        return Finding("fail", f"the unit {NAME} failed ({how})", f"systemctl restart {NAME}, once its cause is mended")
+        return Finding("fail", f"the unit {NAME} failed ({how})", f"{MENDED}: sudo systemctl restart {NAME}")
     if state == "inactive" and alive:
-        return Finding("warn", f"an agent runs, and not as the unit {NAME}", f"Stop it, and: systemctl start {NAME}")
+        return Finding("warn", f"an agent runs, and not as the unit {NAME}", f"{BY_HAND}: {start_command()}")
     if state == "inactive":
-        return Finding("fail", f"the unit {NAME} does not run", f"systemctl start {NAME}")
+        return Finding("fail", f"the unit {NAME} does not run", f"sudo systemctl start {NAME}")
     if facts.get("UnitFileState") not in ("enabled", "enabled-runtime", "static"):
         return Finding(
-            "warn", f"the unit {NAME} is not enabled: it stays off after a reboot", f"systemctl enable {NAME}"
+            "warn", f"the unit {NAME} is not enabled: it stays off after a reboot", f"sudo systemctl enable {NAME}"
         )
     restarts = int(facts.get("NRestarts") or 0)
     if state == "activating" and facts.get("SubState") == "auto-restart":
-        return Finding("warn", f"systemd starts the agent again, for the {restarts + 1}. time", LOG)
+        return Finding("warn", f"systemd starts the agent again: that is restart {restarts + 1}", LOG)
     watched = "" if facts.get("WatchdogUSec") in ("0", "infinity", None) else ", watched"
     again = f", started again {restarts} times" if restarts else ""
     return Finding("ok", f"the unit {NAME} is enabled and {state}{watched}{again}")
