@@ -1,6 +1,7 @@
 """Operations, not chat: an event and its keys, one JSON object a line, or coloured text on a terminal."""
 
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -33,14 +34,17 @@ def configure(stream: TextIO) -> None:
 
 def _stacked(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """An exception as where it came from; its own text may hold anything, a secret too, and stays out."""
-    if error := event.pop("exc_info", None):
+    given = event.pop("exc_info", None)
+    if error := sys.exc_info()[1] if given is True else given:
         event["exception"] = "\n".join(_chain(error))
     return event
 
 
 def _chain(error: BaseException | None) -> Iterator[str]:
-    """The stack of *error*, and of what led to it."""
-    while error is not None:
+    """The stack of *error*, and of what led to it; a retry's last error may be its own cause."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield f"{''.join(traceback.format_tb(error.__traceback__))}{type(error).__qualname__}"
         error = error.__cause__ or error.__context__
 

@@ -102,4 +102,5 @@ def test_help_fits_the_terminal_and_imports_nothing_slow(words: list[str], colum
         timeout=30,
     )
     assert ran.stderr == "\n"
-    assert 40 < max(len(line) for line in ran.stdout.splitlines()) <= most
+    filled, _, _ = ran.stdout.partition("examples:")  # which stay a line each, to be copied
+    assert 40 < max(len(line) for line in filled.splitlines()) <= most
