@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from adf_agent import aws
 from adf_agent.deadline import Deadline
-from adf_agent.errors import ConfigError
+from adf_agent.errors import ConfigError, ReleaseError
 
 Answer = Mapping[str, Any]
 
@@ -63,6 +63,14 @@ def resolve(references: Mapping[str, str], clients: Clients, deadline: Deadline)
             f"not found in {clients.region}: {', '.join(missing)}", hint="Create it there, or correct the Ref."
         )
     return {name: texts[reference] for name, reference in references.items()}
+
+
+def release_token(reference: str, clients: Clients, deadline: Deadline) -> str:
+    """What ADF_RELEASE_TOKEN, *reference*, leads to. Raises ReleaseError: it is the release that can't be had."""
+    try:
+        return resolve({"ADF_RELEASE_TOKEN": reference}, clients, deadline)["ADF_RELEASE_TOKEN"]
+    except ConfigError as error:
+        raise ReleaseError(error.sentence, hint=error.hint, cause=error.cause, transient=error.transient) from error
 
 
 def check_reference(name: str, reference: str) -> None:

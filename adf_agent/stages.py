@@ -18,7 +18,7 @@ from adf_agent.container import Container
 from adf_agent.deadline import Deadline
 from adf_agent.download import Source
 from adf_agent.engine import Engine
-from adf_agent.errors import AgentError, ConfigError, ReleaseError
+from adf_agent.errors import AgentError, ReleaseError
 from adf_agent.health import Healthy
 from adf_agent.host import Host
 from adf_agent.image import Image
@@ -248,13 +248,9 @@ class Stages:
 
     def _source(self, location: Location) -> Source:
         settings, region = self.launched.settings, self.launched.identity.region
-        reference = settings.release_token
-        token = (lambda: self._token(reference)) if reference else None
-        return store.source(location, lambda: self.host.s3(region), token, settings.release_sources)
 
-    def _token(self, reference: str) -> str:
-        clients = self.host.config(self.launched.identity.region)
-        try:
-            return secret.resolve({"ADF_RELEASE_TOKEN": reference}, clients, self.deadline)["ADF_RELEASE_TOKEN"]
-        except ConfigError as error:
-            raise ReleaseError(error.sentence, hint=error.hint, cause=error.cause, transient=error.transient) from error
+        def token() -> str:
+            return secret.release_token(settings.release_token or "", self.host.config(region), self.deadline)
+
+        wanted = token if settings.release_token else None
+        return store.source(location, lambda: self.host.s3(region), wanted, settings.release_sources)

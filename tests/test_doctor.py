@@ -47,6 +47,7 @@ COMMAND = re.compile(
 )
 BARE = re.compile(r"(?<!sudo )(?<!/)(?:systemctl|initctl) (?:start|stop|restart|reload|enable|unmask)")
 MOST_SECONDS = 8.0  # on a busy machine; on a quiet one less than 5
+KEY = "RWQHA8ggSfBn0SEii3GLjfwE5rvnzW+8/CY27wxhyqkQ5XcMK2jZGdwo"  # somebody's
 STOP = "[container]\nstop_timeout = 1\n"
 
 
@@ -166,6 +167,14 @@ def pinned(machine: Machine) -> None:
     machine.user_data(RELEASE_URL=f"{machine.release(app(), 'v2.tar.gz')}#sha256={'0' * 64}")
 
 
+def guarded(**guards: str) -> Prepare:
+    def prepare(machine: Machine) -> None:
+        machine.agent_env(**guards)
+        machine.user_data(RELEASE_URL=machine.release(app(), "v2.tar.gz"))
+
+    return prepare
+
+
 def unhooked(machine: Machine) -> None:
     machine.user_data(RELEASE_URL=machine.release(app()), ADF_LAUNCH_HOOK="gone")
     client = machine.cloud.client("autoscaling")
@@ -180,6 +189,11 @@ ALONE: dict[str, Case] = {
     "no RELEASE_URL": (launched(), "settings", "fail", "RELEASE_URL is set nowhere", "launch template's user-data"),
     "a typo": (launched(ADF_APPP="web"), "settings", "fail", "'ADF_APPP' from user-data", "Mend the user-data"),
     "wrong digest": (pinned, "release", "fail", f"RELEASE_URL pins {'0' * 64}", "mend #sha256="),
+    "unsigned": (guarded(ADF_RELEASE_KEYS=KEY), "release", "fail", "is not signed", "adf-release create --sign"),
+    "not from there": (
+        guarded(ADF_RELEASE_SOURCES="s3://releases/web"),
+        *("release", "fail", "is no source of releases to this AMI", "allows s3://releases/web"),
+    ),
     "no file": (
         launched(RELEASE_URL="file:///none.tar"),
         "release",

@@ -143,8 +143,8 @@ def test_a_refresh_of_somebody_elses_is_shown_and_not_judged(shop: Shop) -> None
     """Old instances that are taken for a canary that left, and a healthy refresh that is rolled back for it."""
     shop.open(2)
     preferences = {"MinHealthyPercentage": 100, "MaxHealthyPercentage": 150, "InstanceWarmup": 0}
-    shop.autoscaling.start_instance_refresh(AutoScalingGroupName=GROUP, Preferences=preferences)
     before = {each["InstanceId"] for each in shop.group["Instances"]}
+    shop.autoscaling.start_instance_refresh(AutoScalingGroupName=GROUP, Preferences=preferences)
     ran = shop("watch")
     assert ran.code == 0
     assert "it is shown, and not judged" in ran.out

@@ -124,7 +124,7 @@ class Case:
             return ""
         clients = self.host.config(self.region.need())
         window = self.deadline.within(RETRY_SECONDS)
-        return secret.resolve({"ADF_RELEASE_TOKEN": reference}, clients, window)["ADF_RELEASE_TOKEN"]
+        return secret.release_token(reference, clients, window)
 
     def _launched(self) -> Launch:
         self.identity.need()

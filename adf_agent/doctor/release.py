@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from adf_agent import release as signing
 from adf_agent import store
 from adf_agent.doctor.case import Case, is_ordinary
 from adf_agent.doctor.check import Finding, Skipped
-from adf_agent.download import Body
-from adf_agent.errors import AgentError, ReleaseError
+from adf_agent.download import Body, Source
+from adf_agent.errors import ReleaseError
 from adf_agent.launch import Launch
 from adf_agent.location import Location
 from adf_agent.notation import in_words
@@ -20,37 +21,35 @@ SMALL_BYTES = 64 << 20  # of a file on this machine, whose digest takes a tenth 
 def release(case: Case) -> Iterator[Finding]:
     """Whether it can be had; for an image of a registry, that is another check."""
     launched = case.launched.need()
-    location = launched.settings.release_url
-    if location.scheme == "docker":
-        return
+    settings, location = launched.settings, launched.settings.release_url
+    settings.release_sources.check(location)
     if location.scheme == "s3":
         case.region.need()
-    body = _opened(case, launched)
+    # Whether it is signed at all, and in a form that counts: by whom, only its bytes tell.
+    if signers := signing.signers(location, settings.release_keys, lambda at: _source(case, launched, at)):
+        signers.signature(case.deadline)
+    if location.scheme == "docker":
+        return
+    body = _opened(_source(case, launched, location))
     with closing(body.chunks):
         size = "of a size that nobody tells" if body.total is None else in_words(body.total)
     yield judge_digest(location, size, _digest(case, location, body.total))
 
 
-def _opened(case: Case, launched: Launch) -> Body:
+def _source(case: Case, launched: Launch, location: Location) -> Source:
+    settings = launched.settings
+    token = case.token.own if settings.release_token else None
+    return store.source(location, lambda: case.host.s3(launched.identity.region), token, settings.release_sources)
+
+
+def _opened(source: Source) -> Body:
     """By a GET, as a HEAD is refused where GitHub or a presigned URL leads to; the bytes are not read."""
-    source = store.source(
-        launched.settings.release_url,
-        lambda: case.host.s3(launched.identity.region),
-        (lambda: _token(case)) if launched.settings.release_token else None,
-    )
     try:
         return source.open(0, "")
     except ReleaseError as error:
         if isinstance(error.__cause__, PermissionError) and is_ordinary():
             raise Skipped(error.sentence, "sudo adf-agent doctor") from error
         raise
-
-
-def _token(case: Case) -> str:
-    try:
-        return case.token.own()
-    except AgentError as error:
-        raise ReleaseError(error.sentence, hint=error.hint) from error
 
 
 def _digest(case: Case, location: Location, total: int | None) -> str:
