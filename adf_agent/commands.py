@@ -58,7 +58,9 @@ def _tell_sources(root: Root) -> None:
         except AgentError as error:
             found = {f"({error.sentence})": ""}
         for name, text in found.items():
-            shown = "***" if mask.SECRETIVE.search(name) else mask.urls(text)
+            # A URL with a space in it is none, and its signature may stand behind the space.
+            hidden = mask.SECRETIVE.search(name) or (name == "RELEASE_URL" and len(text.split()) > 1)
+            shown = "***" if hidden else mask.urls(text)
             print(f"{name:<20} {source:<10} {printable(shown)}".rstrip(), file=sys.stderr)
 
 

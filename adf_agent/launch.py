@@ -39,7 +39,9 @@ def baked(root: Root) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise SettingsError(f"{path} can't be read: {error.strerror}", hint="See its owner and mode.") from error
+        denied = isinstance(error, PermissionError)
+        hint = "As root: sudo adf-agent settings" if denied else "See its owner and mode."
+        raise SettingsError(f"{path} can't be read: {error.strerror}", hint=hint) from error
 
 
 def environment(root: Root) -> dict[str, str]:

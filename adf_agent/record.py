@@ -67,13 +67,21 @@ class Record:
                 self._parts["since"] = self._wall()
             self._parts.update(parts)
             self._write()
-            if former == "booting" != phase:
+            if former == "booting" != phase and self._has_booted(phase):
                 seconds = self._at()
                 history.keep(self._root, {**self._parts, "began": self._wall() - seconds, "seconds": seconds})
+
+    def _has_booted(self, phase: str) -> bool:
+        """Whether that was a boot, and not the adoption of what an earlier one has started."""
+        return phase in ("failed", "held") or any(stage["name"] == "image" for stage in self._parts["stages"])
 
     def listen(self, listener: Listener) -> None:
         """Hands every later state of the record to *listener*, which must neither block nor change it."""
         self._listeners.append(listener)
+
+    def part(self, name: str) -> Any:
+        """A top-level part of the record, None where there is none."""
+        return self._parts.get(name)
 
     @property
     def phase(self) -> str:

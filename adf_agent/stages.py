@@ -52,9 +52,9 @@ class Stages:
         """Writes down who boots what. What another instance id's agent left on this disk counts no more."""
         identity, settings = self.launched.identity, self.launched.settings
         structlog.contextvars.bind_contextvars(instance=identity.instance_id, release=settings.release)
-        self.record.add(
-            instance=identity.shown(), release={"name": settings.release, "url": settings.release_url.shown}
-        )
+        digest = {"digest": self.ledger.state.release_digest} if self.is_recorded() else {}
+        wanted = {"name": settings.release, "url": settings.release_url.shown, **digest}
+        self.record.add(instance=identity.shown(), release=wanted)
         self.record.trouble("settings", "; ".join(self.launched.warnings), "adf-agent settings")
         if not self.ledger.belong(identity.instance_id):
             lastgood.forget(self.host.root)

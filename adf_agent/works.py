@@ -76,7 +76,9 @@ class Works:
         before = self._staged()
         try:
             self._ledger.note_if_possible(tags="")  # they may be what has changed
+            serves = self._record.part("release")
             do = boot.read(self._host, self._record, self._ledger, Deadline(RELOAD_SECONDS, stop))
+            self._record.add(release=serves)  # a reload never changes it: where another one is meant, it is refused
             out = Leaving(before, leave.plan("reload"), stop, grouped=self._watch.seen.target is not None)
             service = serving.reload(do, self._membership(do), before, out.run)
         except Stopped:

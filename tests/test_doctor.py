@@ -593,7 +593,8 @@ LOADED = {"LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "act
         ({}, "warn", "systemd does not answer"),
         ({"LoadState": "not-found"}, "fail", "there is no unit"),
         ({**LOADED, "UnitFileState": "disabled"}, "warn", "is not enabled"),
-        ({**LOADED, "UnitFileState": "masked"}, "fail", "is masked"),
+        ({"LoadState": "masked", "UnitFileState": "masked", "ActiveState": "inactive"}, "fail", "is masked"),
+        ({"LoadState": "masked", "UnitFileState": "masked-runtime"}, "fail", "is masked"),
         ({**LOADED, "ActiveState": "inactive"}, "fail", "does not run"),
         ({**LOADED, "ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "13"}, "fail", "exit code 13"),
         ({**LOADED, "ActiveState": "failed", "Result": "watchdog"}, "fail", "watchdog ended the agent"),
@@ -605,6 +606,25 @@ def test_a_unit_is_judged_by_what_systemd_says(facts: dict[str, str], level: str
     found = unit.judge(facts, alive=False)
     assert (found.level, words in found.sentence) == (level, True), found
     assert found.fix or level == "ok"
+    check_fix(found.fix)
+
+
+@pytest.mark.parametrize(
+    ("phase", "degraded", "level", "fix"),
+    [
+        ("restarting", ["the app exited with code 3"], "fail", "Mend the config"),
+        ("restarting", ["Docker does not answer"], "fail", "sudo adf-agent doctor"),
+        ("drained", ["the app does not answer its probe"], "warn", "sudo adf-agent reload"),
+    ],
+)
+def test_what_is_no_fault_of_the_apps_is_not_mended_in_its_config(
+    phase: str, degraded: list[str], level: str, fix: str
+) -> None:
+    """A stopped Docker, or a drain that somebody asked for, taken for a crash loop: the release is rolled back."""
+    record = {"phase": phase, "restarts": 1, "degraded": degraded, "since": 0.0}
+    found, *_ = agent.judge(record, running=True, rebooted=False, now=9.0)
+    assert found.level == level
+    assert fix in found.fix
     check_fix(found.fix)
 
 

@@ -212,6 +212,7 @@ def test_each_boot_that_has_ended_is_kept_the_last_ten_and_for_every_user(root: 
         record = Record(root, "run")
         record.add(instance={"id": "i-0abc"}, release={"name": f"v{number}"})
         record.stage("settings", lambda: Came("x" * 10_000))
+        record.stage("image", lambda: Came("built"))
         record.add(phase="in service")
         record.add(phase="restarting")
         record.add(phase="in service")
@@ -220,6 +221,14 @@ def test_each_boot_that_has_ended_is_kept_the_last_ten_and_for_every_user(root: 
     path = root.var / "boots.json"
     assert path.stat().st_size < 20_000
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_an_adoption_is_no_boot(root: Root) -> None:
+    """Ten crashes of the agent, and nothing is left of how the app was booted."""
+    record = Record(root, "run")
+    record.stage("settings", lambda: Came("i-0abc"))
+    record.add(phase="joining")
+    assert boots(root) == []
 
 
 def test_boots_of_another_instance_are_forgotten_and_a_nameless_one_forgets_none(root: Root) -> None:
@@ -238,7 +247,7 @@ def test_a_history_that_is_none_fails_no_boot(root: Root, content: bytes) -> Non
     """An instance that can't boot for a file that only `analyze` reads."""
     (root.var / "boots.json").write_bytes(content)
     assert boots(root) == []
-    Record(root, "boot").add(phase="in service")
+    Record(root, "boot").fail(failure())
     assert len(boots(root)) == 1
 
 
@@ -265,7 +274,7 @@ def test_on_a_full_disk_the_record_is_written_over_and_no_boot_fails_of_the_hist
     record = Record(full, "run")
     fill(full.run)
     fill(full.var)
-    record.stage("settings", Came)
+    record.stage("image", Came)
     record.add(phase="in service")
     assert (read(full)["phase"], read(full)["stages"][0]["state"]) == ("in service", "done")
     record.begin()

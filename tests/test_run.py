@@ -127,6 +127,22 @@ def test_a_reload_that_can_not_be_leaves_the_former_config_in_service(machine: M
     assert page(port) == "hello"
 
 
+def test_a_reload_to_another_release_is_refused_and_the_status_names_the_one_that_runs(machine: Machine) -> None:
+    """A fleet record that says v2 of an instance which serves v1, and a canary that is judged by it."""
+    serving(machine)
+    agent = machine.daemon()
+    agent.reach("in service")
+    before = machine.status()["release"]
+    machine.user_data(RELEASE_URL="file:///srv/v9.tar.gz")
+    assert machine.run("reload").code == 1
+    assert machine.status()["release"] == before
+    assert before["digest"]
+    agent.kill()
+    serving(machine)
+    machine.daemon().reach("in service")
+    assert machine.status()["release"]["digest"] == before["digest"]
+
+
 def test_a_reload_that_makes_the_app_fail_brings_the_former_config_back(machine: Machine) -> None:
     """One wrong value, reloaded everywhere, and nothing serves any more."""
     table(machine, FAIL="")

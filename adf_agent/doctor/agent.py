@@ -14,6 +14,7 @@ from adf_agent.screen import start_command
 LINES = {"image": ": adf-agent logs --build", "health": ": adf-agent logs --app"}  # stages whose cause is in an output
 CRASHES = "Mend the config and `sudo adf-agent reload`, or go back to the release before; the app's own words"
 WHY = "Its last words are in `sudo adf-agent logs --agent`; to start it"
+RESTARTING = ("restarting", "joining", "reloading")
 LONG_SECONDS = 20 * 60.0  # for a boot: longer than any is given without ADF_BOOT_TIMEOUT
 
 
@@ -60,15 +61,25 @@ def judge(record: Mapping[str, Any], *, running: bool, rebooted: bool, now: floa
     yield from _present(record, phase, now)
 
 
+def _troubled(record: Mapping[str, Any], *words: str) -> bool:
+    """Whether one of *words* is in what degrades the instance."""
+    return any(word in str(reason) for reason in record.get("degraded") or () for word in words)
+
+
 def _present(record: Mapping[str, Any], phase: str, now: float) -> Iterator[Finding]:
     seconds = now - float(record.get("since", now))
     restarts = int(record.get("restarts") or 0)
     if restarts and phase == "in service":  # a minute of it, and they count no more
         sentence = f"the app ended {restarts} times in a row, and runs again for {seconds:.0f} s"
         yield Finding("warn", sentence, "adf-agent logs --app")
-    elif restarts:
+    elif restarts and phase in RESTARTING:
         why = "; ".join(str(reason) for reason in record.get("degraded") or ["it is started again"])
-        yield Finding("fail", f"the app ended {restarts} times in a row: {why}", f"{CRASHES}: adf-agent logs --app")
+        # Where the host is at fault, the app's config is not: the host's own checks say what is to be done.
+        fix = "sudo adf-agent doctor" if _troubled(record, "Docker", "disk") else f"{CRASHES}: adf-agent logs --app"
+        yield Finding("fail", f"the app ended {restarts} times in a row: {why}", fix)
+    elif phase in ("drained", "draining"):
+        away = "it serves nothing until a reload, unless its group or EC2 ends it"
+        yield Finding("warn", f"the agent is {phase}: {away}", "sudo adf-agent reload")
     elif phase == "booting" and seconds > LONG_SECONDS:
         yield Finding("warn", f"the boot goes on for {seconds / 60:.0f} min", "adf-agent status")
     else:

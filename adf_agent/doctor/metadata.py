@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adf_agent import instance, launch
-from adf_agent.doctor.case import NO_PROFILE, Case
-from adf_agent.doctor.check import Finding
-from adf_agent.errors import AgentError
+from adf_agent.doctor.case import NO_PROFILE, Case, is_ordinary
+from adf_agent.doctor.check import Finding, Skipped
+from adf_agent.errors import AgentError, SettingsError
 
 MORE_HOPS = "aws ec2 modify-instance-metadata-options --instance-id {} --http-put-response-hop-limit 2"
 # Names in agent.env that give the agent itself other credentials than the role's.
@@ -61,7 +61,12 @@ def tags(case: Case) -> Iterator[Finding]:
 def settings(case: Case) -> Iterator[Finding]:
     """Each setting as the agent reads it; its own errors say where it is from."""
     case.identity.need()
-    read = case.launched.own()
+    try:
+        read = case.launched.own()
+    except SettingsError as error:
+        if isinstance(error.__cause__, PermissionError) and is_ordinary():
+            raise Skipped(error.sentence, "sudo adf-agent doctor") from error
+        raise
     yield from (Finding("warn", warning, "Mend it in the launch template or agent.env.") for warning in read.warnings)
     given = [name for name, (_, source) in read.settings.sources.items() if source != "default"]
     yield Finding("ok", f"{read.settings.release_url.shown.partition('#')[0]}; set: {', '.join(given)}")

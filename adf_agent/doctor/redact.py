@@ -18,6 +18,7 @@ from adf_agent.deadline import Deadline
 from adf_agent.doctor.case import Case
 from adf_agent.doctor.check import Skipped
 from adf_agent.errors import AgentError
+from adf_agent.manifest import Manifest
 from adf_agent.mask import SECRETIVE, Mask
 
 PLAIN = re.compile(r"ADF_\w+|AWS_REGION|PATH|PORT|HOME|HOSTNAME|LANG|TZ")  # what the agent or an image sets itself
@@ -96,14 +97,21 @@ def known(case: Case, environment: Sequence[str], deadline: Deadline) -> Known:
         lambda: _secretive(os.environ),
         lambda: _secretive(launch.baked(case.root)),
         lambda: _logins(case),
+        lambda: _secretive(_arguments(case)),
     )
     plain: tuple[Callable[[], Iterable[str]], ...] = (
         lambda: _long(pair.partition("=")[2] for pair in environment if not PLAIN.fullmatch(pair.partition("=")[0])),
         lambda: _long(read.environment().values() if (read := case.config.need()) else ()),
         lambda: _long(_last_config(case, secret=False)),
+        lambda: _long(_arguments(case).values()),
     )
     asked = [[Task(partial(_told, each)) for each in kind] for kind in (secrets, plain)]
     return Known(*(frozenset(text for task in kind for text in _until(task, deadline) if text) for kind in asked))
+
+
+def _arguments(case: Case) -> Mapping[str, str]:
+    """The build's, which BuildKit writes into the names of its steps."""
+    return Manifest.parse(case.state.manifest.encode()).build.args if case.state else {}
 
 
 def _told(source: Callable[[], Iterable[str]]) -> set[str]:

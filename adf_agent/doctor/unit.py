@@ -68,10 +68,12 @@ def judge(facts: Mapping[str, str], *, alive: bool) -> Finding:  # noqa: PLR0911
     """*facts* are the unit's properties (systemctl show); *alive* is whether an agent runs, by whomever started."""
     if not facts:
         return Finding("warn", "systemd does not answer", "systemctl status")
+    if facts.get("LoadState") == "masked":
+        until = "--runtime " if facts.get("UnitFileState") == "masked-runtime" else ""
+        fix = f"sudo systemctl unmask {until}{NAME} && sudo systemctl start {NAME}"
+        return Finding("fail", f"the unit {NAME} is masked", fix)
     if facts.get("LoadState") != "loaded":
         return Finding("fail", f"there is no unit {NAME} ({facts.get('LoadState')})", "Install the package adf-agent.")
-    if facts.get("UnitFileState") == "masked":
-        return Finding("fail", f"the unit {NAME} is masked", f"sudo systemctl unmask --now {NAME}")
     if facts.get("Result") == "watchdog":
         return Finding("fail", "systemd's watchdog ended the agent: its loop stood still", LOG)
     state, result = facts.get("ActiveState", ""), facts.get("Result", "")
