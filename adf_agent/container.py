@@ -14,7 +14,6 @@ from adf_agent.errors import ContainerError
 from adf_agent.notation import Port
 from adf_agent.spec import Spec
 
-NAME = "adf-app"
 TAIL_LINES, TAIL_BYTES = 50, 64 << 10
 _TAKEN = re.compile(r":(\d+)(?::| failed:).*(?:port is already allocated|address already in use)")
 _NO_COMMAND = re.compile(

@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace, root: Root) -> NoReturn:
 def app(root: Root, wish: Wish) -> list[str]:
     """The command for the app's lines: Docker has them, whatever the log driver, since engine 20.10."""
     record = _record(root)
-    container = str(part(record, "container").get("id") or _name(root, record))
+    container = str(part(record, "container").get("id") or root.container(str(part(record, "instance").get("id"))))
     if not _exists(container):
         return _kept(root, wish, record)
     since = [] if wish.since is None else [f"--since={wish.since:.3f}"]
@@ -109,12 +109,6 @@ def _record(root: Root) -> Mapping[str, Any]:
     with suppress(OSError, ValueError):  # what it would tell is guessed, then
         return status.read(str(root.status)) or {}
     return {}
-
-
-def _name(root: Root, record: Mapping[str, Any]) -> str:
-    from adf_agent.container import NAME  # noqa: PLC0415  and with it Docker's SDK
-
-    return NAME if root.whole_machine else f"{NAME}-{part(record, 'instance').get('id')}"
 
 
 def _exists(container: str) -> bool:

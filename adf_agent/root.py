@@ -8,19 +8,24 @@ if TYPE_CHECKING:
 
 STATUS = "run/adf-agent/status.json"
 TAIL = "var/lib/adf-agent/last-lines"
+CONTAINER = "adf-app"  # the packages' scripts know it too
 
 
 class Root:
     """The folders below *root* (`ADF_ROOT`, `/` on an instance)."""
 
     def __init__(self, root: Path) -> None:
-        self.whole_machine = str(root) == "/"  # elsewhere many agents may share one Docker engine
+        self.whole_machine = str(root) == "/"
         self.etc = root / "etc/adf-agent"
         self.var = root / "var/lib/adf-agent"
         self.run = root / "run/adf-agent"
         self.hold = self.run / "hold"  # until when a failing instance is kept
         self.status = root / STATUS  # what `adf-agent status` reads; world-readable
         self.tail = root / TAIL  # the last lines of an app or build that failed: for root, adm and the agent
+
+    def container(self, instance_id: str) -> str:
+        """The name of the app's container; elsewhere many agents may share one Docker engine."""
+        return CONTAINER if self.whole_machine else f"{CONTAINER}-{instance_id}"
 
 
 def boot_id() -> str:

@@ -204,8 +204,7 @@ class Stages:
         return self.launched.settings.on_failure == "hold" or hold.left(self.host.root) > 0
 
     def container_name(self) -> str:
-        whole = self.host.root.whole_machine
-        return container.NAME if whole else f"{container.NAME}-{self.launched.identity.instance_id}"
+        return self.host.root.container(self.launched.identity.instance_id)
 
     def last_config(self) -> AppConfig | None:
         """The config that was in service last, with its secrets masked from now on; None where there is none."""

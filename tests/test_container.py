@@ -11,13 +11,13 @@ import pytest
 
 from adf_agent import container, settings, spec
 from adf_agent.config import AppConfig, Value
-from adf_agent.container import NAME
 from adf_agent.errors import ContainerError
 from adf_agent.image import Image
 from adf_agent.instance import Identity
 from adf_agent.launch import Launch
 from adf_agent.manifest import Manifest
 from adf_agent.notation import Port
+from adf_agent.root import CONTAINER as NAME
 from adf_agent.spec import ROTATION, Spec
 
 DIGEST = "ab" * 32

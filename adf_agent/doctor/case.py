@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from adf_agent import config, container, group, launch, secret, settings, status, userdata
+from adf_agent import config, group, launch, secret, settings, status, userdata
 from adf_agent.config import AppConfig
 from adf_agent.deadline import Deadline
 from adf_agent.doctor.check import Shared, Skipped
@@ -74,11 +74,11 @@ class Case:
     @property
     def container_name(self) -> str:
         """Our container's; "" where it is not known which of the agents below an ADF_ROOT this one is."""
-        if self.root.whole_machine:
-            return container.NAME
+        if self.root.whole_machine:  # without waiting for IMDS
+            return self.root.container("")
         known = self.identity.seen()
         instance_id = known.instance_id if known else part(self.record, "instance").get("id")
-        return f"{container.NAME}-{instance_id}" if instance_id else ""
+        return self.root.container(instance_id) if instance_id else ""
 
     @property
     def error(self) -> Mapping[str, Any]:

@@ -19,8 +19,8 @@ rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed
 # So that the next boot is a new instance's for cloud-init: keys of the host, users, user-data.
 if command -v cloud-init >/dev/null; then cloud-init clean --logs; fi
 rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
-rm -f /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys
-rm -rf /root/.bash_history /home/*/.bash_history /root/.ecr /root/.docker
+rm -f ~root/.ssh/authorized_keys /home/*/.ssh/authorized_keys
+rm -rf ~root/.bash_history /home/*/.bash_history ~root/.ecr ~root/.docker
 
 if command -v apt-get >/dev/null; then
     apt-get clean
