@@ -1,6 +1,9 @@
 """The command `adf-agent`."""
 
+import gc
 import sys
+
+GARBAGE = 20_000  # objects made between two looks for garbage: most are modules', and stay
 
 
 def main() -> int:
@@ -10,6 +13,7 @@ def main() -> int:
         from adf_agent import status  # noqa: PLC0415
 
         return status.main(sys.argv[2:])
+    gc.set_threshold(GARBAGE)
     from adf_agent import cli  # noqa: PLC0415
 
     return cli.main()

@@ -13,6 +13,7 @@ from typing import Any
 import urllib3
 from docker.errors import APIError, DockerException
 
+from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.errors import AgentError, DockerError
 
@@ -49,6 +50,7 @@ def connect(make_client: Callable[[float], Any], deadline: Deadline) -> Engine:
 
     Raises DockerError: at once where it may not be used, transient while it is absent or hung.
     """
+    searching = Task(lambda: find_buildkit(os.environ.get("PATH", os.defpath)))  # meanwhile: a process takes its time
     client, facts = deadline.retry(lambda: _reach(make_client))
     client.api.timeout = CALL_SECONDS
     return Engine(
@@ -56,7 +58,7 @@ def connect(make_client: Callable[[float], Any], deadline: Deadline) -> Engine:
         version=facts["ServerVersion"],
         storage=facts["Driver"],
         folder=Path(facts["DockerRootDir"]),
-        buildkit=find_buildkit(os.environ.get("PATH", os.defpath)),
+        buildkit=searching.future.result(),
     )
 
 
