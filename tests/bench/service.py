@@ -17,7 +17,7 @@ from typing import Any
 from measures import spread
 from releases import Release
 from report import Row
-from sides import AGENT
+from sides import AGENT, HEAPS
 from world import World
 
 from adf_agent.sandbox.group import Group
@@ -81,7 +81,8 @@ def daemon(world: World) -> Iterator[Daemon]:
     """A daemon; it is killed with the context."""
     log = world.folder / "daemon.log"
     with log.open("wb") as errors:
-        process = subprocess.Popen([AGENT, "run"], env=world.environment(), stdin=subprocess.DEVNULL, stderr=errors)
+        environment = world.environment() | HEAPS
+        process = subprocess.Popen([AGENT, "run"], env=environment, stdin=subprocess.DEVNULL, stderr=errors)
     try:
         yield Daemon(world, process, log)
     finally:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from pathlib import Path
 from releases import PORT
 from world import APP, FLOOR, TABLE, World
 
-AGENT = Path(sys.executable).with_name("adf-agent")
+REPOSITORY = Path(__file__).parents[2]
+AGENT = REPOSITORY / "build/tree/usr/bin/adf-agent"  # as the packages bring it
+UNIT = (REPOSITORY / "systemd/adf-agent.service").read_text()
+HEAPS = dict(re.findall(r"^Environment=(MALLOC_\w+)=(.*)$", UNIT, re.MULTILINE))  # … and as systemd starts it
 SCRIPT = Path(__file__).with_name("floor.sh")
 LIMIT = 300  # seconds for one boot
 SAMPLE_SECONDS = 0.02
@@ -76,7 +80,7 @@ def agent(world: World, watch: Callable[[int], object] = lambda _: None) -> Boot
     """
     started = time.time()
     deadline = time.monotonic() + LIMIT
-    with _process(world, [AGENT, "boot"]) as process:
+    with _process(world, [AGENT, "boot"], **HEAPS) as process:
         while process.poll() is None and time.monotonic() < deadline:
             watch(process.pid)
             with suppress(subprocess.TimeoutExpired):
