@@ -58,11 +58,12 @@ def _is_over(order: Order, now: "Status", before: "Status") -> bool:
 def _ended(order: Order, now: "Status | None") -> "Status":
     if now is None:
         raise AgentError(f"the agent ended before the {order}", hint="See `adf-agent status`.")
-    error = (now.get("reload") or {}).get("error") if order == "reload" else ""
+    told = (now.get("reload") or {}) if order == "reload" else {}
+    error, hint = told.get("error"), told.get("hint") or "See `adf-agent status`."
     if now.get("phase") in status.ENDED or (order == "drain" and now.get("phase") != "drained"):
         error = f"the {order} came to: {now.get('phase')}"
     if error:
-        raise AgentError(error, hint="See `adf-agent status`.")
+        raise AgentError(error, hint=hint)
     return now
 
 

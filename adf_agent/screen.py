@@ -17,7 +17,8 @@ MARKS = {"done": "✓", "failed": "✗", "running": "…", "stopped": "-"}
 COLORS = {"done": "32", "failed": "31", "running": "33", "stopped": "2"}
 # What to type next, by a failure's cause.
 LOOK = {"app": "adf-agent logs", "build": "adf-agent logs --build", "settings": "adf-agent settings"}
-AGENT, DOCTOR = "adf-agent logs --agent", "adf-agent doctor"
+AGENT, DOCTOR, RELOAD = "adf-agent logs --agent", "adf-agent doctor", "sudo adf-agent reload"
+LONGEST = 500  # characters of an app's line: the screen is for a person, `adf-agent logs` has it whole
 SYSTEMD, JOB = "run/systemd/system", "etc/init/adf-agent.conf"  # the first is there where it runs (sd_booted(3))
 ODD = (
     ValueError,
@@ -86,6 +87,8 @@ def _headline(status: Status, code: int, now: float, color: bool) -> Iterable[st
     if code == NO_AGENT:
         start = f"  → {start_command()}"
         yield start if phase in ("stopped", "drained") else f"  → {AGENT}\n{start}"
+    elif phase == "drained" and part(status, "drain").get("why") == "drain":  # else the instance leaves
+        yield f"  → {RELOAD}, to serve again"
 
 
 def _degraded(status: Status, now: float) -> Iterable[str]:
@@ -106,8 +109,8 @@ def _facts(status: Status) -> Iterable[str]:
     if container := status.get("container"):
         ports = " ".join(f"{container.get('address')}:{port}" for port in container.get("ports", [])) or "no port"
         yield _row("container", f"{container.get('name')} {container.get('id', '')[:12]}  {ports}")
-    if probe := status.get("probe"):
-        yield _row("probe", probe.get("answer", ""))
+        if probe := status.get("probe"):
+            yield _row("probe", probe.get("answer", ""))
     if group := status.get("group"):
         yield _row("group", str(group))
     if restarts := status.get("restarts"):
@@ -141,15 +144,18 @@ def _error(status: Status, tail: str, color: bool) -> Iterable[str]:  # noqa: FB
     yield _paint(f"  {error.get('sentence')}", "31", color)
     yield f"  stage {error.get('stage')}, cause {error.get('cause')}, exit code {error.get('exit_code')}"
     steps = [error.get("hint"), LOOK.get(error.get("cause"), DOCTOR)]
-    steps += ["sudo adf-agent hold --off"] if status.get("phase") == "held" else []
+    held = status.get("phase") == "held"
+    steps += [f"once it is mended: {RELOAD}", "or let it go: sudo adf-agent hold --off"] if held else []
     replaced = status.get("group") or status.get("phase") != "failed"  # another one comes in its place
     steps += [] if replaced else [f"once it is mended: {start_command()}"]
     yield from (f"  → {step}" for step in steps if step)
     if tail:
         yield "  last lines:"
-        yield from (f"    {line}" for line in tail.splitlines())
+        yield from (f"    {line if len(line) <= LONGEST else line[:LONGEST] + ' …'}" for line in tail.splitlines())
     elif error.get("lines"):
         yield f"  {error['lines']} last lines are kept for root and adm: sudo adf-agent status"
+    elif error.get("cause") == "app":
+        yield "  the app wrote no line"
 
 
 def _span(seconds: float) -> str:

@@ -107,11 +107,13 @@ class Vitals:
     def _look_at_app(self, service: Service) -> None:
         wishes = service.manifest.health
         answer = health.asker(service.client, service.container, service.probe, wishes.timeout)()
-        self._bad = 0 if answer.healthy else self._bad + 1
-        if answer.healthy:
-            self._record.trouble("probe", "")
-        elif self._bad == wishes.unhealthy_threshold:
-            self._record.trouble("probe", f"the app does not answer its probe: {answer.text}", "adf-agent logs")
+        former, self._bad = self._bad, 0 if answer.healthy else self._bad + 1
+        turned = former >= wishes.unhealthy_threshold if answer.healthy else self._bad == wishes.unhealthy_threshold
+        if turned:
+            text = self._record.mask(answer.text)
+            trouble = "" if answer.healthy else f"the app does not answer its probe: {text}"
+            self._record.trouble("probe", trouble, "adf-agent logs")
+            self._record.add(probe={"probe": str(service.probe), "answer": text, "healthy": answer.healthy})
 
 
 def free(folder: Path) -> int:

@@ -104,7 +104,8 @@ class Works:
     def _reloaded(self, trouble: str, hint: str = "") -> None:
         self._record.trouble("reload", trouble, hint)
         ended = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-        self._record.add(reload={"ended": ended, "error": self._record.mask(trouble)})
+        told = {"error": self._record.mask(trouble), "hint": self._record.mask(hint)}
+        self._record.add(reload={"ended": ended, **told})
 
     def leave(self, state: State, stop: threading.Event) -> None:
         """Out of service, for the reason that *state* names."""

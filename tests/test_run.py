@@ -123,6 +123,7 @@ def test_a_reload_that_can_not_be_leaves_the_former_config_in_service(machine: M
     reloaded = machine.run("reload")
     assert reloaded.code == 1
     assert "the former config serves on" in reloaded.log
+    assert "→ Rename it" in reloaded.log
     assert pid_of_app(machine) == pid
     assert page(port) == "hello"
 
@@ -231,6 +232,7 @@ def test_a_config_mended_and_reloaded_cures_an_app_that_keeps_falling(machine: M
         f"FROM {BASE}\nCOPY www /www\nEXPOSE 8000\nSTOPSIGNAL SIGKILL\nCMD {json.dumps(['sh', '-c', command])}\n"
     )
     toml = f'[container]\nvolumes = ["{machine.root}/shared:/shared"]\n'
+    machine.agent_env(ADF_VOLUMES=machine.root / "shared")
     serving(machine, {"Dockerfile": dockerfile, "www/index.html": "hello", "adf.toml": toml}, ADF_APP="web")
     agent = machine.daemon()
     agent.reach("in service")
@@ -301,6 +303,22 @@ def test_orders_without_an_agent_say_so(machine: Machine) -> None:
         ordered = machine.run(order)
         assert ordered.code == 3
         assert "no agent is running" in ordered.log
+
+
+def test_the_probe_in_the_status_is_the_last_one(machine: Machine) -> None:
+    """An app that hangs, degraded for an hour beside “200 OK”, and the operator who believes the latter."""
+    serving(machine, app(adf_toml='[health]\nprobe = "http://:8000/"\ninterval = 0.1\ntimeout = 0.5\n'))
+    agent = machine.daemon()
+    agent.reach("in service")
+    [container] = machine.containers()
+    assert machine.status()["probe"]["healthy"]
+    container.pause()
+    agent.until(lambda: not machine.status()["probe"]["healthy"], "the probe fails")
+    assert "does not answer its probe" in machine.status()["degraded"][0]
+    assert "200" not in machine.status()["probe"]["answer"]
+    container.unpause()
+    agent.until(lambda: machine.status()["probe"]["healthy"], "it answers again")
+    assert not machine.status()["degraded"]
 
 
 def test_an_image_whose_tag_was_taken_away_is_no_matter_to_what_runs(machine: Machine) -> None:

@@ -165,6 +165,7 @@ def test_the_screen_has_all_of_the_boot(tail: str, end: str) -> None:
             "  config     1 keys from web in t",
         ),
         ({"container": {"id": "53d5", "name": "adf-app"}}, FAILED, "  container  adf-app 53d5  no port"),
+        ({"error": {**FULL["error"], "lines": 0}}, FAILED, "  the app wrote no line"),
     ],
 )
 def test_the_screen_says_what_is_special(change: Mapping[str, Any], code: int, line: str) -> None:
@@ -187,7 +188,21 @@ AGAIN = "once it is mended: sudo systemctl start adf-agent"
         ({"error": {**ERROR, "cause": "settings", "hint": ""}}, FAILED, ["adf-agent settings", AGAIN]),
         ({"error": {**ERROR, "cause": "dependency", "hint": ""}}, FAILED, ["adf-agent doctor", AGAIN]),
         ({"error": {**ERROR, "hint": ""}, "group": "web"}, FAILED, ["adf-agent logs"]),  # another comes in its place
-        ({"error": {**ERROR, "hint": ""}, "phase": "held"}, FAILED, ["adf-agent logs", "sudo adf-agent hold --off"]),
+        (
+            {"error": {**ERROR, "hint": ""}, "phase": "held"},
+            FAILED,
+            [
+                "adf-agent logs",
+                "once it is mended: sudo adf-agent reload",
+                "or let it go: sudo adf-agent hold --off",
+            ],
+        ),
+        ({"error": None, "phase": "drained"}, UNDER_WAY, []),
+        (
+            {"error": None, "phase": "drained", "drain": {"why": "drain", "steps": {}}},
+            UNDER_WAY,
+            ["sudo adf-agent reload, to serve again"],
+        ),
         (
             {"error": None, "phase": "in service"},
             NO_AGENT,
@@ -274,6 +289,19 @@ def test_the_screen_of_an_empty_record_and_of_none() -> None:
     assert "systemctl start adf-agent" in screen.screen(None, NO_AGENT, "", NOW, color=False)
     assert screen.screen({"schema": 1}, NO_AGENT, "", NOW, color=False).startswith("unknown instance: no agent running")
     assert "?" in screen.screen({"stages": [{}]}, NO_AGENT, "", NOW, color=False)
+
+
+def test_a_line_without_end_is_cut() -> None:
+    """A stack printed as one line of JSON that scrolls away why the boot failed."""
+    shown = screen.screen(FULL, FAILED, "x" * 60_000, NOW, color=False)
+    assert len(shown) < 5_000
+    assert "x" * 400 in shown
+
+
+def test_the_probe_is_that_of_a_container() -> None:
+    """A drained instance that shows “200 OK” of an app that is gone."""
+    assert "  probe " in screen.screen({**FULL, "container": {"id": "1"}}, FAILED, "", NOW, color=False)
+    assert "  probe " not in screen.screen({**FULL, "container": None}, FAILED, "", NOW, color=False)
 
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b1m\x00\r\u202e"
