@@ -11,13 +11,16 @@ SOURCES = $(shell find adf_agent examples -name __pycache__ -prune -o -print 2>/
 
 # For Python 3.11 to 3.13 on amd64 and arm64, from whatever index pip is set up with: none is named in the files.
 COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --custom-compile-command "make lock" $(LOCK_OPTIONS) pyproject.toml
+	--no-emit-find-links --custom-compile-command "make lock" $(LOCK_OPTIONS)
+
+# What builds the one package that has no wheel is installed before it, as pip would fetch that by itself without a hash.
+INSTALL = $(BIN)/pip install --quiet --require-hashes --no-deps
 
 # The tests are for the installed wheel: no Python started from here may import the source tree instead.
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup venv demo test lint bench deb rpm package-check fuzz ami docs lock clean
+.PHONY: help setup venv demo test lint bench deb rpm package-check fuzz ami docs lock audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +36,7 @@ lint: venv
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy adf_agent tests
 
-bench: setup venv ## speed and memory, as ratios to a shell pipeline
+bench: setup venv build/tree.stamp ## speed and memory, as ratios to a shell pipeline
 	@tools/with-docker $(BIN)/python tests/bench
 
 deb: build/tree.stamp ## the package for Debian and Ubuntu, into dist/
@@ -49,8 +52,8 @@ ami: deb rpm ## bake the base AMI with packer and your AWS credentials: PACKER_A
 	@packer init packaging/packer
 	@packer build -var deb=dist/adf-agent_$(VERSION)_all.deb -var rpm=dist/adf-agent-$(VERSION)-1.noarch.rpm $(PACKER_ARGS) packaging/packer
 
-build/tree.stamp: $(VENV)/requirements.stamp requirements.txt LICENSE $(SOURCES) systemd/adf-agent.service \
-		packaging/tree $(addprefix packaging/,agent.env copyright launcher sysusers.conf words)
+build/tree.stamp: $(VENV)/requirements.stamp requirements.txt pyproject.toml LICENSE $(SOURCES) systemd/adf-agent.service \
+		packaging/tree $(addprefix packaging/,agent.env copyright launcher models sbom sysusers.conf words)
 	@packaging/tree build/tree
 	@touch $@
 
@@ -65,13 +68,15 @@ venv: $(VENV)/wheel.stamp ## .venv with the pinned dependencies and the wheel bu
 $(VENV)/requirements.stamp: requirements-dev.txt | setup
 	@echo "venv: installing requirements-dev.txt into $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install --quiet --require-hashes --no-deps --requirement requirements-dev.txt
+	@sed -n '/^setuptools==/,/# via/p' requirements-dev.txt | $(INSTALL) --only-binary :all: --requirement /dev/stdin
+	@$(INSTALL) --no-build-isolation --requirement requirements-dev.txt
 	@touch $@
 
 $(VENV)/wheel.stamp: $(VENV)/requirements.stamp pyproject.toml hatch_build.py packaging/words README.md LICENSE $(SOURCES)
 	@echo "venv: building the wheel and installing it"
 	@rm -rf build/wheel && mkdir -p build/wheel
-	@$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} \
+		$(BIN)/python -m build --wheel --no-isolation --outdir build/wheel . >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
 	@$(BIN)/pip install --quiet --no-deps --no-index --force-reinstall build/wheel/*.whl
 	@touch $@
 
@@ -80,9 +85,13 @@ docs: venv ## write docs/settings.md from the code
 
 lock: ## resolve the requirements files again
 	@$(PYTHON) -m venv build/lock
-	@build/lock/bin/pip install --quiet uv
-	$(COMPILE) --output-file requirements.txt
-	$(COMPILE) --all-extras --output-file requirements-dev.txt
+	@build/lock/bin/pip install --quiet --require-hashes --no-deps --only-binary :all: --requirement requirements-lock.txt
+	$(COMPILE) pyproject.toml --output-file requirements.txt
+	$(COMPILE) pyproject.toml --all-extras --output-file requirements-dev.txt
+	echo uv | $(COMPILE) - --output-file requirements-lock.txt
+
+audit: $(VENV)/requirements.stamp ## ask osv.dev for known vulnerabilities of what is pinned; AUDIT_OPTIONS=--strict fails where it can't be asked
+	@$(BIN)/python tools/audit $(AUDIT_OPTIONS) requirements.txt requirements-dev.txt
 
 clean: ## remove what make has made
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
