@@ -113,7 +113,7 @@ class Daemon:
 
 @dataclass
 class Machine:
-    """An instance with its own folders; the agent there is run by *python*, in *environment*."""
+    """An instance with its own folders; the agent there is run by *command*, in *environment*."""
 
     cloud: Cloud
     web: Web
@@ -121,6 +121,7 @@ class Machine:
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
     closing: list[Callable[[], object]] = field(default_factory=list)
+    command: tuple[str, ...] = (sys.executable, "-m", "adf_agent")
 
     def user_data(self, **settings: object) -> None:
         """Launches it anew with these settings in its user-data, published on loopback unless they say otherwise."""
@@ -140,7 +141,7 @@ class Machine:
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [sys.executable, "-m", "adf_agent", *arguments],
+            [*self.command, *arguments],
             env={**os.environ, **self.environment, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -152,7 +153,7 @@ class Machine:
         """Starts `adf-agent run`; it is killed after the test, if it is still there."""
         with (self.root / "agent.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "adf_agent", "run"],
+                [*self.command, "run"],
                 env={**os.environ, **self.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
