@@ -30,22 +30,30 @@ class S3:
         try:
             answer = self._client().get_object(Bucket=self._location.bucket, Key=self._location.key, **ask)
         except faults() as error:
-            raise self._fault(error) from error
+            raise self._fault(error, version) from error
         found = answer.get("VersionId", "")
         return Body(
-            self._chunks(answer["Body"]), offset, offset + answer["ContentLength"], "" if found == "null" else found
+            self._chunks(answer["Body"], version),
+            offset,
+            offset + answer["ContentLength"],
+            "" if found == "null" else found,
         )
 
-    def _chunks(self, body: Any) -> Generator[bytes]:
+    def _chunks(self, body: Any, version: str) -> Generator[bytes]:
         try:
             with closing(body):
                 yield from body.iter_chunks(CHUNK)
         except faults() as error:
-            raise self._fault(error) from error
+            raise self._fault(error, version) from error
 
-    def _fault(self, error: Exception) -> Exception:
+    def _fault(self, error: Exception, version: str) -> Exception:
+        """A version takes a permission of its own, and that alone.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
+        """
         kind = Withheld if code(error) in DENIED else ReleaseError
-        return fault(error, kind, "s3:GetObject", f"{self._location.bucket}/{self._location.key}")
+        action = "s3:GetObjectVersion" if version else "s3:GetObject"
+        return fault(error, kind, action, f"{self._location.bucket}/{self._location.key}")
 
 
 class LocalFile:

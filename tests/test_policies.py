@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fixtures_templates import PACKAGING, UNMADE, Stack, accounts, policy
+from policy import listed
 
 from adf_agent.sandbox.cloud import Cloud
 
@@ -20,14 +21,12 @@ POLICIES = [name for names in WHOSE.values() for name in names]
 # What no code of ours asks for by its name, and why it is allowed all the same.
 BESIDES = {
     "instance": {
-        "s3:GetObjectVersion": "?versionId= of a RELEASE_URL",
         "ecr:GetAuthorizationToken": "a docker:// release, by Docker's credential helper",
         "ecr:BatchCheckLayerAvailability": "likewise",
         "ecr:BatchGetImage": "likewise",
         "ecr:GetDownloadUrlForLayer": "likewise",
     },
     "operator": {
-        "s3:GetObjectVersion": "adf-release verify, of such a URL",
         "dynamodb:PutItem": "a part of TransactWriteItems",
         "dynamodb:UpdateItem": "likewise",
         "dynamodb:DeleteItem": "likewise",
@@ -59,8 +58,7 @@ def called(path: Path) -> set[str]:
 def statements(name: str) -> Iterator[dict[str, Any]]:
     """Those of a policy, what is one in each a list."""
     for each in json.loads((PACKAGING / "iam" / f"{name}.json").read_text())["Statement"]:
-        lists = {key: [value] if isinstance(value := each[key], str) else value for key in ("Action", "Resource")}
-        yield each | lists
+        yield each | {key: listed(each[key]) for key in ("Action", "Resource")}
 
 
 @pytest.mark.parametrize("whose", WHOSE)
@@ -109,6 +107,20 @@ def test_a_release_is_its_own_apps(name: str) -> None:
     """Whoever releases one app puts what they like into another's folder, and is root on its instances."""
     buckets = [arn for each in statements(name) for arn in each["Resource"] if ":s3:::" in arn]
     assert buckets == ["arn:${Partition}:s3:::${Bucket}/${App}/*"]
+
+
+def test_the_manual_says_what_each_permission_of_an_instance_is_for() -> None:
+    """A role that lacks something, and a page on which nobody finds what that does."""
+    _, _, section = (PACKAGING.parent / "docs" / "service.md").read_text().partition("## Permissions")
+    found: list[str] = []
+    for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE):
+        service = ""
+        for name in re.findall(r"`(\w+:?\w+)`", row):
+            service = name.partition(":")[0] if ":" in name else service
+            found.append(name if ":" in name else f"{service}:{name}")
+    assert sorted(found) == sorted(
+        action for name in WHOSE["instance"] for each in statements(name) for action in each["Action"]
+    )
 
 
 @UNMADE

@@ -42,9 +42,11 @@ class Instance:
     target_lifecycle_state: str | None = None
     spot_action: dict[str, str] | None = None
     rebalance: dict[str, str] | None = None
+    hop_limit: int = 64  # of the answers to a token's PUT
     role: str | None = "adf-agent"  # None: no instance profile
     access_key: str = "ASIASANDBOX"
     secret_key: str = "sandbox"  # noqa: S105  nothing that it opens is real
+    token: str = "sandbox"  # noqa: S105  likewise
 
 
 @dataclass
@@ -80,7 +82,7 @@ def credentials(instance: Instance, now: datetime) -> dict[str, str]:
         "Type": "AWS-HMAC",
         "AccessKeyId": instance.access_key,
         "SecretAccessKey": instance.secret_key,
-        "Token": "sandbox",
+        "Token": instance.token,
         "Expiration": f"{now + timedelta(hours=6):%Y-%m-%dT%H:%M:%SZ}",
     }
 
@@ -204,6 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         seconds = self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
+        self._reach(self.server.imds.instance.hop_limit)
         if self._faulty():
             return
         if "X-Forwarded-For" in self.headers:  # a proxy that is open to the world must get no token
@@ -217,6 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, token.encode(), ("X-aws-ec2-metadata-token-ttl-seconds", seconds))
 
     def do_GET(self) -> None:
+        self._reach(Instance.hop_limit)
         if self._faulty():
             return
         if self.path == TOKEN_PATH:
@@ -226,6 +230,10 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             body = lookup(content(self.server.imds.instance, datetime.now(UTC)), unquote(self.path))
             self._answer(HTTPStatus.NOT_FOUND if body is None else HTTPStatus.OK, body)
+
+    def _reach(self, hops: int) -> None:
+        """Gives what is answered from now on that many hops to go: what a router would send on with 0, it drops."""
+        self.connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
 
     def log_message(self, *_: object) -> None: ...  # what was asked is counted
 
