@@ -86,9 +86,19 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
 
 @contextmanager
 def asking(kind: type[AgentError], action: str, resource: str, expected: Collection[str] = ()) -> Iterator[None]:
-    """Raises AWS's errors as *kind*, see `fault`; an answer with an *expected* code is none."""
+    """Raises AWS's errors as *kind*, see `fault`; an answer with an *expected* code is none.
+
+    A page in place of an answer, which the SDK takes for an empty one, is found out by what it lacks.
+    """
     try:
         yield
+    except KeyError as error:
+        raise kind(
+            f"{action} on {resource} was answered by something that is not AWS",
+            hint="See HTTPS_PROXY, AWS_ENDPOINT_URL and the VPC's endpoints.",
+            cause="dependency",
+            transient=True,
+        ) from error
     except faults() as error:
         if code(error) not in expected:
             raise fault(error, kind, action, resource) from error

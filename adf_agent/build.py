@@ -13,11 +13,13 @@ from typing import Any, BinaryIO
 
 from docker.errors import APIError
 
+from adf_agent import buildargs
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.engine import BUILDKIT_PACKAGES, Engine, asking, passing
 from adf_agent.errors import ImageError
 from adf_agent.manifest import Build
+from adf_agent.mask import urls
 from adf_agent.state import hand_over
 
 KEPT_BYTES = 2 << 20  # of a build's output; what failed stands at the end
@@ -30,16 +32,20 @@ _WANTS_BUILDKIT = re.compile(r"requires BuildKit|Unknown flag", re.IGNORECASE)
 
 
 class Output:
-    """A build's output: all of it up to KEPT_BYTES in *path*, its end beyond that; the last lines at hand."""
+    """A build's output: all of it up to KEPT_BYTES in *path*, its end beyond that; the last lines at hand.
 
-    def __init__(self, path: Path) -> None:
+    Each line is kept as *hide* shows it.
+    """
+
+    def __init__(self, path: Path, hide: Callable[[str], str] = urls) -> None:
+        self._hide = hide
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         path.unlink(missing_ok=True)
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640), "r+b", buffering=0)
         hand_over(self._file.fileno(), path.parent)
 
     def add(self, text: str) -> None:
-        for line in text.splitlines():
+        for line in self._hide(text).splitlines():
             if not line.strip():
                 continue
             self.tail.append(line.rstrip())
@@ -93,7 +99,7 @@ class Builder:
         """
         try:
             if self.command:
-                return self._buildkit([self.command, *arguments(options, self.iid_file)], context, output, deadline)
+                return self._buildkit(self.command, options, context, output, deadline)
             return self._classic(options, context, output, deadline)
         except TimeoutError as error:
             raise ImageError(
@@ -104,14 +110,16 @@ class Builder:
         finally:
             output.close()
 
-    def _buildkit(self, command: list[Path | str], context: Iterator[bytes], output: Output, deadline: Deadline) -> str:
+    def _buildkit(
+        self, command: Path, options: Build, context: Iterator[bytes], output: Output, deadline: Deadline
+    ) -> str:
         self.iid_file.unlink(missing_ok=True)
         process = subprocess.Popen(
-            command,
+            [command, *buildargs.words(options, self.iid_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=self._environment(),
+            env=self._environment(options),
             start_new_session=True,  # Ctrl-C is ours to handle
             pipesize=PIPE_BYTES,
         )
@@ -128,10 +136,11 @@ class Builder:
             raise _failure(output)
         return self.iid_file.read_text().strip()
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, options: Build) -> dict[str, str]:
         return {
             "BUILDX_CONFIG": str(self.folder / "buildx"),  # DOCKER_CONFIG may be read-only, buildx keeps state
             **os.environ,
+            **buildargs.hidden(options.args),
             "DOCKER_BUILDKIT": "1",
         }
 
@@ -168,13 +177,6 @@ class Builder:
             timeout=None,  # a step may be silent for as long as the deadline allows
         )
         return events
-
-
-def arguments(options: Build, iid_file: Path) -> list[str]:
-    """The docker command's arguments for a build whose context comes on standard input."""
-    target = ["--target", options.target] if options.target else []
-    args = [f"--build-arg={name}={value}" for name, value in options.args.items()]
-    return ["build", "--progress=plain", f"--iidfile={iid_file}", f"--file={options.dockerfile}", *target, *args, "-"]
 
 
 def _feed(process: "subprocess.Popen[bytes]", context: Iterator[bytes]) -> None:

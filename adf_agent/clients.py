@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from adf_agent.deadline import Deadline
 
 
+LEAST = 16  # characters of what AWS makes; a shorter one is a sandbox's, and a word
 PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 METADATA = ("169.254.169.254", "fd00:ec2::254", "[fd00:ec2::254]")  # the last as urllib compares it
 
 
 class Clients:
-    """The clients of this machine: boot's Host. One boto3 session, each client made when it is first asked for."""
+    """The clients of this machine: boot's Host. One boto3 session, each client made when it is first asked for.
 
-    def __init__(self, root: Root) -> None:
+    *hide* is told the secrets of the credentials that they use.
+    """
+
+    def __init__(self, root: Root, hide: Callable[[Iterable[str]], object] = lambda _: None) -> None:
         self.root = root
+        self._hide = hide
         self._session: Any = None
         self._made: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -79,7 +84,8 @@ class Clients:
 
         with self._lock, _environment():  # making a client is not safe among threads
             self._session = self._session or boto3.session.Session(region_name=os.environ.get("AWS_REGION") or region)
-            if self._session.get_credentials() is None:
+            credentials = self._session.get_credentials()
+            if credentials is None:
                 self._session = None  # it would not look again
                 raise AgentError(
                     "there are no AWS credentials",
@@ -87,6 +93,8 @@ class Clients:
                     cause="dependency",
                     transient=True,  # a profile's reach IMDS some seconds after the start
                 )
+            used = credentials.get_frozen_credentials()
+            self._hide(text for text in (used.secret_key, used.token) if len(text or "") >= LEAST)
             if service not in self._made:
                 config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20)
                 self._made[service] = self._session.client(service, config=config)

@@ -26,12 +26,14 @@ ASK_SECONDS = 10.0  # for IMDS, where a person waits for an answer
 
 
 def _settings(arguments: argparse.Namespace, root: Root) -> int:
+    from adf_agent import mask  # noqa: PLC0415
+
     try:
         launched = _launch(root)
     except SettingsError:
         _tell_sources(root)
         raise
-    shown = launched.settings.shown()
+    shown = mask.each(launched.settings.shown())
     if arguments.json:
         print(json.dumps(shown, indent=1))
         return 0
@@ -44,7 +46,7 @@ def _settings(arguments: argparse.Namespace, root: Root) -> int:
 
 def _tell_sources(root: Root) -> None:
     """On standard error: what each source of settings holds, where they make no sense together."""
-    from adf_agent import launch, mask, userdata  # noqa: PLC0415
+    from adf_agent import launch, mask, settings, userdata  # noqa: PLC0415
 
     metadata = Clients(root).metadata(_asking())
     sources: dict[str, Callable[[], dict[str, str] | None]] = {
@@ -58,10 +60,8 @@ def _tell_sources(root: Root) -> None:
         except AgentError as error:
             found = {f"({error.sentence})": ""}
         for name, text in found.items():
-            # A URL with a space in it is none, and its signature may stand behind the space.
-            hidden = mask.SECRETIVE.search(name) or (name == "RELEASE_URL" and len(text.split()) > 1)
-            shown = "***" if hidden else mask.urls(text)
-            print(f"{name:<20} {source:<10} {printable(shown)}".rstrip(), file=sys.stderr)
+            shown = printable(mask.setting(name, text, settings.TABLE))
+            print(f"{name:<20} {source:<10} {shown}".rstrip(), file=sys.stderr)
 
 
 def _config(arguments: argparse.Namespace, root: Root) -> int:
@@ -145,8 +145,9 @@ def _only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledge
     state.prepare(root)
     with state.only_agent(root):
         record = Record(root, mode)
+        log.configure(sys.stderr, record.mask)
         try:
-            yield Clients(root), record, state.Ledger(root)
+            yield Clients(root, record.mask.add), record, state.Ledger(root)
         except AgentError as error:  # before there was a boot to fail
             record.fail(error)
             raise
@@ -231,8 +232,7 @@ def _launch(root: Root) -> "Launch":
     from adf_agent import launch, log  # noqa: PLC0415
 
     log.configure(sys.stderr)
-    clients = Clients(root)
-    deadline = _asking()
+    clients, deadline = Clients(root), _asking()
     return launch.read(root, clients.metadata(deadline), clients.ec2, None, deadline)
 
 

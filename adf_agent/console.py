@@ -11,12 +11,15 @@ from adf_agent.errors import AgentError, Stopped
 UNWRITABLE = {errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT}
 
 
-def ended(command: str, call: Callable[[], int], extra: str = "") -> int:
-    """The exit code of *call*, which is *command*'s; its modules may be in the package's *extra*."""
+def ended(command: str, call: Callable[[], int], extra: str = "", hide: Callable[[str], str] = str) -> int:
+    """The exit code of *call*, which is *command*'s; its modules may be in the package's *extra*.
+
+    Errors are said as *hide* shows them.
+    """
     try:
         return _answered(command, call)
     except AgentError as error:
-        explain(command, error.sentence, *filter(None, [error.hint]))
+        explain(command, *map(hide, filter(None, [error.sentence, error.hint])))
         return error.exit_code
     except Stopped:
         explain(command, "stopped")

@@ -11,6 +11,7 @@ from docker.errors import APIError, NotFound
 
 from adf_agent.engine import FAULTS, asking
 from adf_agent.errors import ContainerError
+from adf_agent.folders import overlap, unmoved
 from adf_agent.notation import Port
 from adf_agent.spec import Spec
 
@@ -48,6 +49,7 @@ class Container:
 def run(client: Any, spec: Spec) -> Container:
     """Creates and starts *spec*; a former container of its name is replaced. Raises ContainerError, leaving none."""
     remove(client, spec.name)
+    _check_mounts(client, [each.source for each in spec.volumes if each.host])
     try:
         with asking(f"starting {spec.name}", ContainerError):
             host = client.api.create_host_config(**spec.host())
@@ -59,6 +61,20 @@ def run(client: Any, spec: Spec) -> Container:
         raise _meaning(error) from error.__cause__
     log.info("container.started", container=made[:12], image=spec.image)
     return Container(made, spec.name, spec.ports, spec.address, fingerprint=spec.fingerprint, image=spec.image)
+
+
+def _check_mounts(client: Any, sources: list[str]) -> None:
+    """What is to be mounted is what was looked at, now that no former container can change it; and not Docker's own."""
+    if not sources:
+        return
+    if not unmoved(sources):
+        hint = "Something on this machine writes there: see that only its own user may."
+        raise ContainerError(f"one of {', '.join(sources)} was made a link, or is gone, since it was read", hint=hint)
+    with asking("looking for Docker's own folder", ContainerError):
+        docker = client.info()["DockerRootDir"]
+    if hit := next((source for source in sources if overlap(source, docker)), None):
+        hint = "It is in adf.toml, [container] volumes: mount another folder, or a named volume."
+        raise ContainerError(f"{hit} is, holds or is part of Docker's own {docker}", hint=hint, cause="release")
 
 
 def _meaning(error: ContainerError) -> ContainerError:
@@ -91,9 +107,12 @@ def adopt(client: Any, container_id: str, digest: str) -> Container | None:
 
 
 def start_again(client: Any, container_id: str, digest: str) -> Container | None:
-    """Starts the container that had ended, with its own environment and log; None where it is gone, as above."""
+    """Starts the container that had ended, with its own environment and log; None where it is gone, as above.
+
+    None too where a folder of the host that it mounts was made a link meanwhile: Docker would follow that anew.
+    """
     facts = _facts(client, container_id, digest)
-    if facts is None:
+    if facts is None or not unmoved(bind.partition(":")[0] for bind in facts["HostConfig"]["Binds"] or ()):
         return None
     with asking(f"starting {container_id[:12]} again", ContainerError):
         if facts["State"]["Paused"]:
@@ -155,10 +174,13 @@ def remove(client: Any, name: str) -> None:
 
 def last_words(client: Any, container_id: str) -> tuple[str, ...]:
     """The container's last 50 lines, of TAIL_BYTES at most, as a line has no limit; none where Docker has none."""
-    output = b""
+    output, cut = b"", False
     with suppress(*FAULTS):
         for chunk in client.api.logs(container_id, stream=True, follow=False, tail=TAIL_LINES):
-            output = (output + chunk)[-TAIL_BYTES:]
+            output, cut = output + chunk, cut or len(output + chunk) > TAIL_BYTES
+            output = output[-TAIL_BYTES:]
+    if cut:  # half a line may be half a secret, which no mask knows
+        output = output.partition(b"\n")[2] or output.partition(b" ")[2]
     return tuple(output.decode(errors="replace").splitlines())
 
 

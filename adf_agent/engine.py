@@ -1,11 +1,14 @@
 """The Docker engine: reach it, tell what it can do, say what its errors mean."""
 
+import base64
+import binascii
 import http.client
+import json
 import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from adf_agent.errors import AgentError, DockerError
 BUILDKIT_PACKAGES = "docker-buildx (Debian, Ubuntu, Amazon Linux) or docker-buildx-plugin (Docker's own packages)"
 ANSWER_SECONDS = 5.0  # a healthy engine answers a ping in milliseconds
 CALL_SECONDS = 60.0  # creating a container on a busy disk
+LOGIN = ("auth", "password", "identitytoken", "registrytoken")  # of DOCKER_CONFIG, what is nobody's to see
 # What the SDK lets through: its own errors, the system's and requests' (OSError), and those of a broken-off answer.
 FAULTS = (DockerException, OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
 _PASSING = re.compile(
@@ -66,12 +70,18 @@ def _reach(make_client: Callable[[float], Any]) -> tuple[Any, dict[str, Any]]:
     where = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
         client = make_client(ANSWER_SECONDS)
-        return client, client.info()
+        facts = client.info()
     except (DockerException, OSError, ValueError) as error:
         if _has(error, PermissionError):
             raise DockerError(
                 f"this user may not use Docker at {where}",
                 hint="Run as a member of the group that owns Docker's socket: usermod -aG docker adf-agent.",
+            ) from error
+        refusal = next((each for each in _chain(error) if isinstance(each, APIError)), None)
+        if refusal and refusal.is_client_error() and not passing(str(refusal)):
+            raise DockerError(
+                f"Docker at {where} refuses: {refusal.explanation}",
+                hint="See which authorization plug-ins it asks: docker info, /etc/docker/daemon.json.",
             ) from error
         if not _has(error, OSError) and not isinstance(error, APIError):
             raise DockerError(f"Docker at {where} can't be used: {error}", hint="Check DOCKER_HOST.") from error
@@ -80,6 +90,7 @@ def _reach(make_client: Callable[[float], Any]) -> tuple[Any, dict[str, Any]]:
             hint="See `systemctl status docker`; to start it: sudo systemctl start docker.",
             transient=True,
         ) from error
+    return client, facts
 
 
 def _has(error: BaseException, kind: type[BaseException]) -> bool:
@@ -123,6 +134,16 @@ def _ask(command: Path, *arguments: str) -> str:
     return answer.stdout if answer.returncode == 0 else ""
 
 
+def logins(folder: Path) -> Iterator[str]:
+    """The passwords and tokens for registries in DOCKER_CONFIG, else in *folder*; those of a helper are its own."""
+    with suppress(OSError, ValueError, AttributeError):
+        auths = json.loads((Path(os.environ.get("DOCKER_CONFIG") or folder) / "config.json").read_bytes()).get("auths")
+        for login in (auths or {}).values():
+            yield from (str(login[key]) for key in LOGIN if login.get(key))
+            with suppress(binascii.Error, UnicodeDecodeError):
+                yield base64.b64decode(login.get("auth", "")).decode().partition(":")[2]
+
+
 def passing(said: str) -> bool:
     """Whether what a registry, or an engine that asked one, *said* may be otherwise the next time."""
     return bool(_PASSING.search(said))
@@ -140,6 +161,13 @@ def asking(doing: str, kind: type[AgentError]) -> Iterator[None]:
             hint="See `journalctl -u docker`.",
             cause="host",
             transient=passing(said),
+        ) from error
+    except KeyError as error:  # an answer without what every one has
+        raise kind(
+            f"what answered {doing} is not Docker",
+            hint="See what DOCKER_HOST leads to.",
+            cause="host",
+            transient=True,
         ) from error
     except FAULTS as error:
         silent = isinstance(error, OSError | urllib3.exceptions.HTTPError | http.client.HTTPException)

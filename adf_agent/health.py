@@ -15,7 +15,7 @@ from adf_agent import __version__, container
 from adf_agent.background import Task
 from adf_agent.container import Container
 from adf_agent.deadline import Deadline
-from adf_agent.engine import FAULTS
+from adf_agent.engine import ANSWER_SECONDS, FAULTS
 from adf_agent.errors import ContainerError, HealthError
 from adf_agent.image import Image
 from adf_agent.manifest import Health
@@ -26,7 +26,7 @@ FIRST_SECONDS = 0.02  # a small app answers within tens of milliseconds of its s
 GROWTH = 1.5
 LINGER_SECONDS = 0.05  # docker-proxy accepts for a port that nobody listens on, and hangs up within a millisecond
 STEADY_SECONDS = 2.0  # that an app without port and HEALTHCHECK must live, as nothing else can be known of it
-SHOWN_BYTES = 200  # of a wrong answer's body
+SHOWN_BYTES = 1000  # of a wrong answer's body
 HTTP_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}  # the app may send others
 
 
@@ -105,7 +105,7 @@ def _http(host: str, port: int, path: str, timeout: float) -> Answer:
         response = connection.getresponse()
         if late.is_set():  # http.client takes a connection cut in the headers for their end
             return Answer(healthy=False, text=f"{asked}: no answer in time")
-        body = b"" if response.status < 400 else response.read(SHOWN_BYTES)  # noqa: PLR2004  HTTP's own line
+        body = b"" if response.status < 400 else response.read(SHOWN_BYTES + 1)  # noqa: PLR2004  HTTP's own line
     except (OSError, http.client.HTTPException) as error:
         return Answer(healthy=False, text=f"{asked}: {_words(TimeoutError() if late.is_set() else error)}")
     finally:
@@ -122,7 +122,9 @@ def _hang_up(connection: http.client.HTTPConnection, late: threading.Event) -> N
 
 
 def _line(said: bytes) -> str:
-    return " ".join(said.decode(errors="replace").split())
+    """*said* in one line; where there is more of it, without its last word: half a secret would not be known as one."""
+    line = " ".join(said[:SHOWN_BYTES].decode(errors="replace").split())
+    return line if len(said) <= SHOWN_BYTES else f"{line.rpartition(' ')[0]} …".strip()
 
 
 def _tcp(host: str, port: int, timeout: float) -> Answer:
@@ -154,7 +156,7 @@ def _healthcheck(client: Any, running: Container) -> Answer:
         return Answer(healthy=False, text=f"HEALTHCHECK: Docker did not answer ({type(error).__name__})")
     status = health.get("Status", "none")
     outputs = [entry.get("Output", "").encode() for entry in health.get("Log") or []]
-    return Answer(status == "healthy", f"HEALTHCHECK: {status}", _line(b"".join(outputs[-1:]))[:SHOWN_BYTES])
+    return Answer(status == "healthy", f"HEALTHCHECK: {status}", _line(b"".join(outputs[-1:])))
 
 
 def _alive(client: Any, running: Container, *, steady: bool) -> Answer:
@@ -188,19 +190,36 @@ def wait(client: Any, running: Container, probe: Probe | None, health: Health, d
             return Healthy(str(probe), answer.text, probes)
         _pause(ended, window.within(pause))
         pause = min(pause * GROWTH, health.interval)
+    unwell = f"the app was not healthy within {window.seconds:.0f} s: {answer.text}"
+    if not _engine_answers(client, running):  # which publishes its ports, or starts it again
+        hint = "See `systemctl status docker`."
+        raise HealthError(f"Docker does not answer, and {unwell}", hint=hint, cause="host", transient=True)
     raise HealthError(
-        f"the app was not healthy within {window.seconds:.0f} s: {answer.text}",
+        unwell,
         hint="See the app's last lines; if it only starts slowly, raise start_timeout in adf.toml.",
         log_tail=_last_words(client, running, answer),
     )
 
 
-def check_running(client: Any, running: Container) -> None:
-    """Raises HealthError where the container has ended since it was healthy; a silent engine says nothing of it."""
-    with suppress(ContainerError):
+def _engine_answers(client: Any, running: Container) -> bool:
+    asked = Task(lambda: container.running(client, running.id))
+    with suppress(ContainerError, TimeoutError):
+        asked.result(Deadline(ANSWER_SECONDS, threading.Event()))
+        return True
+    return False
+
+
+def check_running(client: Any, running: Container) -> str:
+    """Raises HealthError where the container has ended since it was healthy. A silent engine says nothing of it.
+
+    What it is silent with is returned, else "".
+    """
+    try:
         if container.running(client, running.id):
-            return
-        raise _exited(client, running, Answer(healthy=True, text="it was well"))
+            return ""
+    except ContainerError as error:
+        return error.sentence
+    raise _exited(client, running, Answer(healthy=True, text="it was well"))
 
 
 def _is_over(client: Any, running: Container, ended: Task[None]) -> bool:

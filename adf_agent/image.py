@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from docker.errors import APIError, NotFound
 
-from adf_agent import archive, build
+from adf_agent import archive, build, mask
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.engine import FAULTS, Engine, asking, passing
@@ -116,7 +116,9 @@ def _tagged(client: Any, digest: str, found: str, how: str, ledger: Ledger) -> I
 def _build(release: Release, builder: build.Builder, deadline: Deadline) -> str:
     if release.archive is None:
         raise ImageError("there is no archive to build from", cause="agent")
-    output = build.Output(builder.folder / "build.log")
+    hide = mask.Mask()
+    hide.add(mask.secretive(release.manifest.build.args))
+    output = build.Output(builder.folder / "build.log", hide)
     return builder.build(release.manifest.build, archive.context(release.archive), output, deadline)
 
 

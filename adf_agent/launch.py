@@ -1,13 +1,14 @@
 """What this instance was launched with: its identity and its settings, each value with its source."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from adf_agent import instance, settings, userdata
 from adf_agent.deadline import Deadline
 from adf_agent.errors import SettingsError
 from adf_agent.instance import DescribesTags, Identity, Metadata
-from adf_agent.notation import duration
+from adf_agent.notation import Volume, duration
 from adf_agent.root import Root
 from adf_agent.settings import Settings
 
@@ -24,6 +25,12 @@ class Launch:
     def warm(self) -> bool:
         """Whether it is to wait in a warm pool: built, and nothing running."""
         return (self.target or "").startswith("Warmed:")
+
+    def mounts(self, volumes: Iterable[Volume], root: Root) -> tuple[Volume, ...]:
+        """A release's *volumes* as this AMI lets it mount them, links in them followed. Raises ReleaseError."""
+        docker = os.environ.get("DOCKER_HOST", "").removeprefix("unix://"), os.environ.get("DOCKER_CONFIG", "")
+        closed = *map(str, (root.etc, root.var, root.run)), *(place for place in docker if place.startswith("/"))
+        return self.settings.volumes.opened(volumes, closed)
 
     @property
     def fact(self) -> str:

@@ -3,16 +3,21 @@
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 import structlog
 
 from adf_agent import mask
 
+Hide = Callable[[str], str]  # what a text is shown as
 
-def configure(stream: TextIO) -> None:
-    """Sends every event to *stream*, with what is bound by `structlog.contextvars`: instance, release and stage."""
+
+def configure(stream: TextIO, hide: Hide = mask.urls) -> None:
+    """Sends every event to *stream*, with what is bound by `structlog.contextvars`: instance, release and stage.
+
+    Each text goes through *hide*.
+    """
     render = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if stream.isatty()
@@ -24,7 +29,7 @@ def configure(stream: TextIO) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _stacked,
-            _masked,
+            lambda _, __, event: {key: _masked(value, hide) for key, value in event.items()},
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -49,5 +54,9 @@ def _chain(error: BaseException | None) -> Iterator[str]:
         error = error.__cause__ or error.__context__
 
 
-def _masked(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {key: mask.urls(value) if isinstance(value, str) else value for key, value in event.items()}
+def _masked(value: Any, hide: Hide) -> Any:
+    if isinstance(value, str):
+        return hide(value)
+    if isinstance(value, dict):
+        return {key: _masked(part, hide) for key, part in value.items()}
+    return [_masked(part, hide) for part in value] if isinstance(value, list | tuple) else value

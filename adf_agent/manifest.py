@@ -18,6 +18,11 @@ NAME = "adf.toml"
 LIMIT = 64 * 1024  # bytes
 # A key of so many parts, which tomllib takes memory for by the square of their number.
 NESTED = re.compile(rb"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){50}""")
+# What Docker gives a container that asks for nothing (https://docs.docker.com/engine/security/#linux-kernel-capabilities).
+CAPABILITIES = (
+    *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW"),
+    *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+)
 MEND = f"Mend {NAME} and make the release anew."
 
 
@@ -52,7 +57,9 @@ def _inside(value: Any) -> str:
 
 
 def _arguments(value: Any) -> dict[str, str]:
-    return {name: _string(text) for name, text in _table(value).items()}
+    if wrong := [name for name, text in _table(value).items() if not isinstance(text, str)]:
+        raise ValueError(f"{wrong[0]!r} must be a string, in quotes")  # the value may be a secret
+    return dict(value)
 
 
 def _publish(value: Any) -> tuple[Port, ...]:
@@ -77,6 +84,14 @@ def _cpus(value: Any) -> float:
 
 def _volumes(value: Any) -> tuple[Volume, ...]:
     return tuple(map(Volume.parse, _strings(value)))
+
+
+def _capabilities(value: Any) -> tuple[str, ...]:
+    names = tuple(name.upper().removeprefix("CAP_") for name in _strings(value))
+    for name in names:
+        if name not in CAPABILITIES:
+            raise ValueError(f"{name!r} is none that Docker gives by default, and a release gets no more than those")
+    return names
 
 
 def _ulimits(value: Any) -> tuple[Ulimit, ...]:
@@ -116,7 +131,7 @@ class Build:
 
     - `dockerfile`: its path inside the release; `Dockerfile`
     - `target`: the stage to build; the last one
-    - `args`: table of build arguments, strings; none
+    - `args`: table of build arguments, strings, no secrets, as the image's history has them; none
     """
 
     dockerfile: str = _key(_inside, "Dockerfile")
@@ -133,8 +148,9 @@ class Container:
     - `memory`: most that it may use, `"512m"`, `"1g"` or a number of bytes, `"6m"` at least; no limit
     - `cpus`: share of processors, a number above 0; no limit
     - `user`: `"name"`, `"uid"` or `"uid:gid"`; the image's USER
-    - `read_only`: true for a root file system that can't be written; false
-    - `volumes`: list of `"source:/target"`, `"source:/target:ro"`; none
+    - `read_only`: true for a root file system that can't be written, `/tmp` neither; false
+    - `volumes`: list of `"name:/target"`, `"name:/target:ro"`; or of `"/folder:/target"`, as ADF_VOLUMES lets; none
+    - `capabilities`: list of those to keep of Docker's default ones, `["NET_BIND_SERVICE"]`, `[]` for none; all of them
     - `ulimits`: table of Docker's names, a number or `[soft, hard]`, -1 for unlimited; the engine's
     - `stop_timeout`: from SIGTERM to SIGKILL; `"30s"`
     """
@@ -146,6 +162,7 @@ class Container:
     user: str | None = _key(_word)
     read_only: bool = _key(_boolean, default=False)
     volumes: tuple[Volume, ...] = _key(_volumes, ())
+    capabilities: tuple[str, ...] | None = _key(_capabilities)
     ulimits: tuple[Ulimit, ...] = _key(_ulimits, ())
     stop_timeout: float = _key(duration, 30.0)
 

@@ -1,6 +1,7 @@
 """Values as an operator writes them: durations, sizes, ports, probes, volumes, limits. Each refusal is a ValueError."""
 
 import math
+import posixpath
 import re
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -93,19 +94,27 @@ class Probe:
 
 @dataclass(frozen=True)
 class Volume:
-    """A folder of the host, or a named volume, as *target* in the container."""
+    """A folder of the host, written plainly, or a named volume, as *target* in the container."""
 
     source: str
     target: str
     read_only: bool = False
 
+    @property
+    def host(self) -> bool:
+        """Whether it is a folder of the host."""
+        return self.source.startswith("/")
+
     @classmethod
     def parse(cls, text: str) -> "Volume":
         """From `source:/target`, with `:ro` for read-only. Raises ValueError."""
         form = re.fullmatch(r"(/[^:]*|[A-Za-z0-9][\w.-]+):(/[^:]+)(?::(ro|rw))?", text, re.ASCII)
-        if form is None:
+        if form is None or len(text) > LONGEST or not text.isprintable():
             raise ValueError(f"{text!r} is no volume: write /folder:/target or name:/target, with :ro for read-only")
-        return cls(form[1], form[2], form[3] == "ro")
+        if ".." in re.split("[:/]", text):  # what it leads to, only the host could say
+            raise ValueError(f"{text!r} is no volume: write the folder without ..")
+        source = re.sub("^//", "/", posixpath.normpath(form[1]))  # two at the start are kept, as POSIX lets them differ
+        return cls(source, form[2], form[3] == "ro")
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ def join(
 
     Ours are those of the settings; those of the group only where it says InService already and they don't know of us,
     as after a drain: in a launch it registers by itself, once our hook is completed. *check* is called while a load
-    balancer makes up its mind, and raises what is wrong meanwhile; None for an instance that is to wait in a warm
-    pool, and serves nobody. Raises ReportError, Stopped.
+    balancer makes up its mind: it raises what is wrong meanwhile, and returns what hides whether anything is. It is
+    None for an instance that is to wait in a warm pool, and serves nobody. Raises ReportError, Stopped.
     """
     place, hook = joiner.found(deadline)
     joining = own(host, launched) if check else []
@@ -90,7 +90,14 @@ def _ask(balancer: Balancer, record: Record, deadline: Deadline) -> Health:
 def _wait_healthy(balancer: Balancer, record: Record, deadline: Deadline, check: Callable[[], object]) -> None:
     pause = FIRST_SECONDS
     while (health := _ask(balancer, record, deadline)).state not in ("healthy", "idle"):
-        check()
+        silent = check()
+        if deadline.expired() and silent:
+            raise ReportError(
+                f"{balancer.name} does not find the app healthy ({health.said}), and Docker is out: {silent}",
+                hint="See `systemctl status docker`.",
+                cause="host",
+                transient=True,
+            )
         if deadline.expired():
             raise ReportError(
                 f"the app is healthy, but {balancer.name} does not find it so: {health.said}",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from adf_agent import location, signature, userdata
 from adf_agent.errors import SettingsError
+from adf_agent.folders import Folders
 from adf_agent.location import Location
 from adf_agent.mask import SECRETIVE
 from adf_agent.notation import Limits, Port, Probe, brief, duration
@@ -129,6 +130,9 @@ class Settings:
     )
     archive_limit: Limits = _setting(  # noqa: RUF009  a field, as of dataclasses
         Limits.parse, "the most that a tarball may hold", "members=200000,bytes=10g,ratio=250", guard=True
+    )
+    volumes: Folders = _setting(  # noqa: RUF009  a field, as of dataclasses
+        Folders.parse, "folders of the host below which a release may mount; none", unset=Folders(), guard=True
     )
     sources: Mapping[str, tuple[str | None, Source]]
     warnings: tuple[str, ...]

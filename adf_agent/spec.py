@@ -38,6 +38,7 @@ class Spec:
     user: str | None
     read_only: bool
     volumes: tuple[Volume, ...]
+    capabilities: tuple[str, ...] | None
     ulimits: tuple[Ulimit, ...]
     stop_timeout: float
     log_driver: str
@@ -71,6 +72,9 @@ class Spec:
             "nano_cpus": int(self.cpus * 1e9) if self.cpus else None,
             "read_only": self.read_only,
             "binds": [f"{each.source}:{each.target}:{'ro' if each.read_only else 'rw'}" for each in self.volumes],
+            "cap_drop": None if self.capabilities is None else ["ALL"],
+            "cap_add": list(self.capabilities or ()),
+            "security_opt": ["no-new-privileges"],  # no setuid program gives an app more than it was started with
             "ulimits": [DockerUlimit(name=each.name, soft=each.soft, hard=each.hard) for each in self.ulimits],
             "log_config": LogConfig(type=self.log_driver, config=dict(self.log_opts)),
         }
@@ -106,6 +110,7 @@ def specify(
         user=wishes.user,
         read_only=wishes.read_only,
         volumes=wishes.volumes,
+        capabilities=wishes.capabilities,
         ulimits=wishes.ulimits,
         stop_timeout=wishes.stop_timeout,
         log_driver=settings.log_driver,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from adf_agent import config, container, engine, health, hold, image, lastgood, release, secret, spec, store
+from adf_agent import config, container, engine, health, hold, image, lastgood, mask, release, secret, spec, store
 from adf_agent.background import Task, settle
 from adf_agent.build import Builder
 from adf_agent.config import AppConfig
@@ -63,6 +63,7 @@ class Stages:
 
     def docker(self) -> Engine:
         """The engine, without what a crash left half-done."""
+        self.record.mask.add(engine.logins(self.host.root.etc / "docker"))  # a registry may quote what it was sent
         reached = engine.connect(self.host.docker, self.deadline)
         image.discard_unfinished(reached.client, self.host.root.var)
         return reached
@@ -115,7 +116,7 @@ class Stages:
         else:
             trouble = "" if found.values else f"{found.app} has no config in {table}"
             hint = f"See `adf-config -a {found.app} list`, from where the table is written."
-        self.record.mask.add(found.secrets())
+        self._hide(found)
         self.record.trouble("config", trouble, hint)
         self.record.add(config=found.shown(table))
         return found
@@ -132,7 +133,8 @@ class Stages:
 
     def specify(self, released: Release, built: Image, read: AppConfig | None) -> Spec:
         """The container as it shall run."""
-        wishes, digest = released.manifest.container, self.ledger.state.release_digest
+        digest, wishes = self.ledger.state.release_digest, released.manifest.container
+        wishes = dataclasses.replace(wishes, volumes=self.launched.mounts(wishes.volumes, self.host.root))
         return spec.specify(self.launched, wishes, built, read, digest, self.container_name())
 
     def container(self, reached: Engine, wanted: Spec) -> Container:
@@ -149,7 +151,8 @@ class Stages:
         """Health of the container."""
         probe = self.probe(manifest, built, running)
         healthy = health.wait(reached.client, running, probe, manifest.health, self.deadline)
-        self.record.add(probe={"probe": str(probe), "answer": healthy.answer, "healthy": True})
+        asked, answer = self.record.mask(str(probe)), self.record.mask(healthy.answer)
+        self.record.add(probe={"probe": asked, "answer": answer, "healthy": True})
         return healthy
 
     def probe(self, manifest: Manifest, built: Image, running: Container) -> Probe | None:
@@ -212,8 +215,13 @@ class Stages:
         if settings.app is None:
             return None
         last = lastgood.load(self.host.root, identity.instance_id, settings.app, settings.release)
-        self.record.mask.add(last.secrets() if last else ())
+        self._hide(last)
         return last
+
+    def _hide(self, read: AppConfig | None) -> None:
+        """Masks the secrets of the config from now on, and what is one by its name alone."""
+        if read:
+            self.record.mask.add([*read.secrets(), *mask.secretive(read.environment())])
 
     def is_recorded(self) -> bool:
         """Whether RELEASE_URL is that of the release recorded here."""
@@ -241,6 +249,7 @@ class Stages:
         return hashlib.sha256("\n".join([settings.release_url.url, *guards]).encode()).hexdigest()
 
     def _introduced(self, released: Release) -> Release:
+        self.launched.mounts(released.manifest.container.volumes, self.host.root)  # before anything is built of it
         url = self.launched.settings.release_url.shown  # also where the release is an image that a note names
         self.record.add(release={**released.shown(), "url": url})
         return released
@@ -249,7 +258,9 @@ class Stages:
         settings, region = self.launched.settings, self.launched.identity.region
 
         def token() -> str:
-            return secret.release_token(settings.release_token or "", self.host.config(region), self.deadline)
+            found = secret.release_token(settings.release_token or "", self.host.config(region), self.deadline)
+            self.record.mask.add([found.strip()])
+            return found
 
         wanted = token if settings.release_token else None
         return store.source(location, lambda: self.host.s3(region), wanted, settings.release_sources)

@@ -1,5 +1,6 @@
 """A release at an http(s) URL, GitHub's among them: followed through redirects, the token left with the first host."""
 
+import http
 import os
 from collections.abc import Callable, Generator, Mapping
 from functools import cache
@@ -18,6 +19,7 @@ TIMEOUT = (10, 30)  # seconds to connect, and of silence in the middle
 REDIRECTS = 5
 GITHUB_API = "https://api.github.com"
 NO_MORE = frozenset({206, 412, 416})  # asked for more of an object: the wrong part, or none
+PHRASES = {status.value: status.phrase for status in http.HTTPStatus}  # a server's own may quote the token
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -205,4 +207,5 @@ def _refusal(response: requests.Response, location: Location, token: bool) -> Re
     elif status in (requests.codes.unauthorized, requests.codes.forbidden):
         hint = "A presigned URL may have expired; s3:// uses the instance's own role."
     unseen = status in (401, 403, 404) and location.github and not token  # GitHub's private ones
-    return (Withheld if unseen else ReleaseError)(f"{location.shown} answers {status} {response.reason}", hint=hint)
+    said = f"{location.shown} answers {status} {PHRASES.get(status, '')}".rstrip()
+    return (Withheld if unseen else ReleaseError)(said, hint=hint)

@@ -192,7 +192,7 @@ def give_up(host: Host, record: Record, ledger: Ledger, do: Stages | None, error
         record.degrade(reason, fault.hint if isinstance(fault, AgentError) else "")
         return
     if told and error:
-        ledger.note_if_possible(given_up=error.sentence, standing="")
+        ledger.note_if_possible(given_up=record.mask(error.sentence), standing="")  # later nobody knows the secrets
 
 
 def tell_fleet(do: Stages) -> Fleet | None:

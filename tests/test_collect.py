@@ -17,7 +17,8 @@ from test_boot import free_port, table
 from test_doctor import MOST_SECONDS, half_an_engine, silent
 
 from adf_agent.doctor.collect import without_values
-from adf_agent.doctor.redact import Redactor, url_secrets
+from adf_agent.doctor.redact import Redactor
+from adf_agent.mask import url_secrets
 from adf_agent.sandbox.front import AwsFault
 
 # Each in its own place, and each found again by these letters.

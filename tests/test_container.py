@@ -9,7 +9,7 @@ from typing import Any
 import docker
 import pytest
 
-from adf_agent import container, settings, spec
+from adf_agent import container, manifest, settings, spec
 from adf_agent.config import AppConfig, Value
 from adf_agent.errors import ContainerError
 from adf_agent.image import Image
@@ -22,6 +22,11 @@ from adf_agent.spec import ROTATION, Spec
 
 DIGEST = "ab" * 32
 ME = Identity("i-0abc", "eu-west-1", "123456789012", "eu-west-1a", "ami-1", "t3.micro", "10.0.0.1")
+# As <linux/capability.h> numbers them.
+NUMBERS = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8,
+    "NET_BIND_SERVICE": 10, "NET_RAW": 13, "SYS_CHROOT": 18, "MKNOD": 27, "AUDIT_WRITE": 29, "SETFCAP": 31,
+}  # fmt: skip
 IGNORES = ["sh", "-c", 'trap "" TERM; echo ready; while :; do sleep 0.1; done']
 HEEDS = ["sh", "-c", 'trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done']
 
@@ -178,6 +183,7 @@ def test_the_engine_takes_every_wish_of_a_release(
         user = "65534:65534"
         read_only = true
         volumes = ["{tmp_path}:/data:ro", "{tmp_path}:/work"]
+        capabilities = ["CHOWN"]
         ulimits = {{ nofile = [1024, 2048], core = 0 }}
     """
     facts = inspected(docker_client, runs(toml, ADF_LOG_DRIVER="json-file", config={"GREETING": "two\nlines"}))
@@ -193,6 +199,7 @@ def test_the_engine_takes_every_wish_of_a_release(
         ("nofile", 1024, 2048),
         ("core", 0, 0),
     }
+    assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], ["CHOWN"])
     assert host["PortBindings"] == dict(zip(["8000/tcp", "8001/udp"], bound, strict=True))
     assert host["LogConfig"] == {"Type": "json-file", "Config": dict(ROTATION)}
     assert host["RestartPolicy"]["Name"] in ("", "no"), "an old container would start before the agent at a reboot"
@@ -204,6 +211,61 @@ def test_without_wishes_the_image_decides(docker_client: docker.DockerClient, ru
     assert (facts["Config"]["User"], facts["HostConfig"]["Memory"], facts["HostConfig"]["NanoCpus"]) == ("", 0, 0)
     assert (facts["HostConfig"]["ReadonlyRootfs"], facts["Mounts"]) == (False, [])
     assert facts["HostConfig"]["LogConfig"]["Type"] == "local"
+
+
+@pytest.mark.parametrize(
+    ("toml", "capabilities"),
+    [
+        ("", manifest.CAPABILITIES),
+        (f"capabilities = {[*manifest.CAPABILITIES]}", manifest.CAPABILITIES),
+        ('capabilities = ["NET_BIND_SERVICE", "KILL"]', ("NET_BIND_SERVICE", "KILL")),
+        ("capabilities = []", ()),
+    ],
+)
+def test_an_app_has_no_capability_but_dockers_own_and_none_to_gain(
+    docker_client: docker.DockerClient, runs: Runs, toml: str, capabilities: tuple[str, ...]
+) -> None:
+    """Whoever breaks into an app finds sudo in its image, or may do what nobody meant it to do."""
+    started = runs(f'command = ["grep", "-E", "CapPrm|CapBnd|NoNewPrivs", "/proc/self/status"]\n{toml}')
+    container.wait_for_exit(docker_client, started.id)
+    found = dict(line.split(":\t") for line in container.last_words(docker_client, started.id))
+    mask = f"{sum(1 << NUMBERS[name] for name in capabilities):016x}"
+    assert found == {"CapPrm": mask, "CapBnd": mask, "NoNewPrivs": "1"}
+    facts = inspected(docker_client, started)["HostConfig"]
+    assert (facts["Privileged"], facts["NetworkMode"], facts["PidMode"]) == (False, "default", "")
+
+
+def test_a_folder_that_was_made_a_link_is_not_mounted_anew(
+    docker_client: docker.DockerClient, runs: Runs, tmp_path: Path
+) -> None:
+    """An app that puts a link to /etc where the folder was that it mounts, falls, and is started again with it."""
+    for name in ("data/web", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    toml = f'volumes = ["{tmp_path}/data:/data", "{tmp_path}/data/web:/web"]'
+    started = runs(toml, command=["mv", "/data/web", "/data/former"])
+    container.wait_for_exit(docker_client, started.id)
+    assert container.start_again(docker_client, started.id, DIGEST) is None, "it is gone"
+    (tmp_path / "data/web").symlink_to(tmp_path / "other")
+    assert container.start_again(docker_client, started.id, DIGEST) is None
+    with pytest.raises(ContainerError, match="was made a link, or is gone"):
+        runs(toml)
+    (tmp_path / "data/web").unlink()
+    (tmp_path / "data/former").rename(tmp_path / "data/web")
+    again = runs(toml)
+    docker_client.api.kill(again.id)
+    container.wait_for_exit(docker_client, again.id)
+    assert container.start_again(docker_client, again.id, DIGEST) is not None
+
+
+@pytest.mark.parametrize("below", ["", "volumes", ".."])
+def test_dockers_own_folder_is_not_mounted_wherever_it_is(
+    docker_client: docker.DockerClient, runs: Runs, below: str
+) -> None:
+    """Every container's files in one of them, as Docker's data was moved to a disk of its own."""
+    folder = os.path.normpath(os.path.join(docker_client.info()["DockerRootDir"], below))  # noqa: PTH118  the engine's
+    with pytest.raises(ContainerError, match="Docker's own") as caught:
+        runs(f'volumes = ["{folder}:/x"]')
+    assert caught.value.cause == "release"
 
 
 def test_one_port_of_the_container_on_two_of_the_host(docker_client: docker.DockerClient, runs: Runs) -> None:
@@ -226,7 +288,7 @@ def test_a_former_container_of_the_name_is_replaced(docker_client: docker.Docker
 
 @pytest.mark.parametrize(
     ("toml", "says"),
-    [('volumes = ["/nowhere/\\u0000x:/data"]', "adf-test"), ("cpus = 10000", "CPU"), ('user = "nobody9"', "nobody9")],
+    [("ulimits = {bogus = 1}", "(?i)bogus"), ("cpus = 10000", "CPU"), ('user = "nobody9"', "nobody9")],
 )
 def test_what_the_engine_refuses_is_said_and_leaves_no_container(
     docker_client: docker.DockerClient, runs: Runs, toml: str, says: str
@@ -287,6 +349,15 @@ def test_last_words_are_the_last_and_few(docker_client: docker.DockerClient, run
     words = container.last_words(docker_client, started.id)
     assert len(words) == container.TAIL_LINES
     assert words[-3:] == ("100", "caf\u00e9 \ufffd", "no end")
+
+
+def test_last_words_that_were_cut_begin_with_a_whole_word(docker_client: docker.DockerClient, runs: Runs) -> None:
+    """Half a password at the beginning of a long line: no mask knows the half."""
+    started = runs(command=["sh", "-c", "yes 0123456789abcdef | head -n 6000 | tr '\\n' ' '"])
+    container.wait_for_exit(docker_client, started.id)
+    [line] = container.last_words(docker_client, started.id)
+    assert container.TAIL_BYTES - 20 < len(line) < container.TAIL_BYTES
+    assert {*line.split()} == {"0123456789abcdef"}
 
 
 def test_a_log_driver_that_keeps_nothing_costs_the_last_words_only(

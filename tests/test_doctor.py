@@ -37,7 +37,7 @@ from adf_agent.notation import Port
 from adf_agent.sandbox.balancer import Balancer
 from adf_agent.sandbox.front import AwsFault
 from adf_agent.sandbox.group import Group
-from adf_agent.sandbox.imds import Fault
+from adf_agent.sandbox.imds import SILENCE, Fault, Imds
 from adf_agent.sandbox.member import Hook
 from adf_agent.sandbox.pool import Pool
 
@@ -667,12 +667,26 @@ def test_a_job_is_judged_by_what_upstart_says(text: str, manual: bool, alive: bo
     assert found.fix or level == "ok"
 
 
-def test_what_the_hop_limit_means_is_said_without_a_call(lone: Machine) -> None:
+@pytest.mark.parametrize(
+    ("hops", "words", "other"),
+    [(1, "is 1: the agent is served, containers are shut out", 2), (2, "is 2 or more: containers get", 1)],
+)
+def test_which_hop_limit_holds_is_found_out_without_a_call(lone: Machine, hops: int, words: str, other: int) -> None:
     """An alarm for a denied call, on every instance where somebody typed `adf-agent doctor`."""
+    lone.cloud.imds.instance.hop_limit = hops
     (found,) = doctor(lone).of("hop limit", "ok")
-    assert "where it is 2 or more" in found["sentence"]
-    assert "--http-put-response-hop-limit 2" in found["fix"]
+    assert words in found["sentence"]
+    assert f"--http-put-response-hop-limit {other}" in found["fix"]
     assert lone.cloud.calls["ec2:DescribeInstances"] == 0
+
+
+@pytest.mark.parametrize(("status", "hops"), [(SILENCE, 64), (503, 64), (503, 1)])
+def test_a_hop_limit_that_can_not_be_told_is_not_guessed(imds: Imds, status: int, hops: int) -> None:
+    """“Containers are shut out”, of a metadata service that was busy for a second."""
+    imds.instance.hop_limit = hops
+    imds.faults = [Fault(status, path="/latest/api/token")]
+    assert metadata.reaches_containers(imds.endpoint) is None
+    assert metadata.reaches_containers("http://127.0.0.1:9") is None
 
 
 def test_credentials_of_the_operator_are_not_taken_for_the_roles(lone: Machine) -> None:

@@ -15,7 +15,7 @@ from docker.errors import APIError, DockerException
 
 from adf_agent import engine
 from adf_agent.deadline import Deadline
-from adf_agent.errors import ContainerError
+from adf_agent.errors import ContainerError, DockerError
 
 CONNECT = """
 import json, os, sys, threading, docker
@@ -172,6 +172,7 @@ def refused(status: int, said: str = "") -> APIError:
         (urllib3.exceptions.ProtocolError(), "Docker did not answer starting adf-app", True),
         (http.client.IncompleteRead(b""), "Docker did not answer starting adf-app", True),
         (DockerException("no credentials"), "Docker's SDK failed at starting adf-app: no credentials", False),
+        (KeyError("Id"), "what answered starting adf-app is not Docker", True),
     ],
 )
 def test_what_docker_says_is_passed_on(error: Exception, says: str, transient: bool) -> None:
@@ -181,6 +182,22 @@ def test_what_docker_says_is_passed_on(error: Exception, says: str, transient: b
     assert caught.value.sentence.startswith(says)
     assert (caught.value.cause, caught.value.transient) == ("host", transient)
     assert caught.value.hint, "an error says what to do next"
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, 11), (429, 75), (500, 75)])
+def test_an_engine_that_refuses_is_not_waited_for(status: int, code: int) -> None:
+    """A quarter of an hour of `does not answer`, while it answers that a plug-in of its own does not let us in."""
+
+    def refuse(_: float) -> None:
+        try:
+            raise refused(status, "authorization denied by plugin rules")
+        except APIError as error:
+            raise DockerException("Error while fetching server API version") from error  # as the SDK has it
+
+    with pytest.raises(DockerError) as caught:
+        engine.connect(refuse, Deadline(0, threading.Event()))
+    assert caught.value.exit_code == code
+    assert ("authorization denied by plugin rules" in caught.value.sentence) is (code == 11)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def speaking(talk: Callable[[socket.socket], None]) -> Iterator[int]:
         (Answer(400), False, "400 Bad Request", ""),
         (Answer(404, b"no such page"), False, "404 Not Found", "no such page"),
         (Answer(500, b"no\n  database\n"), False, "500 Internal Server Error", "no database"),
-        (Answer(503, b"x" * 5000), False, "503 Service Unavailable", "x" * 200),
+        (Answer(503, b"no database " + b"x" * 5000), False, "503 Service Unavailable", "no database …"),
         (Answer(200, b"x" * 9, cut=0), True, "200 OK", ""),
         (Answer(500, b"oh no", {"Content-Length": "90"}), False, "500 Internal Server Error", "oh no"),
     ],

@@ -33,3 +33,15 @@ def test_a_fault_is_told_by_its_stack_and_not_by_its_words(stream: io.StringIO, 
     assert "test_log.py" in told["exception"]
     assert told["exception"].splitlines()[-1] == ("RuntimeError" if own_cause else "ValueError")
     assert "hunter" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_to_be_hidden_is_hidden_in_whatever_holds_it(*, terminal: bool) -> None:
+    """A token in the journal, as a server quoted it in an answer that is tried again; or in color on a terminal."""
+    written, before = io.StringIO(), structlog.get_config()
+    written.isatty = lambda: terminal  # type: ignore[method-assign]
+    log.configure(written, lambda text: text.replace("hunter2", "***"))
+    structlog.get_logger().info("retry", reason="hunter2", nested={"deep": ["hunter2", 1]}, seconds=2)
+    structlog.configure(**before)
+    assert "hunter2" not in written.getvalue()
+    assert written.getvalue().count("***") == 2

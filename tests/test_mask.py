@@ -1,5 +1,10 @@
 """What nobody is shown."""
 
+import base64
+import json
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
 import pytest
 
 from adf_agent import mask
@@ -14,6 +19,10 @@ from adf_agent.mask import Mask
         ("no URL at all: a://", "no URL at all: a://"),
         ("http://[broken", "***"),
         ("https://host/path#sha256=00", "https://host/path#sha256=00"),
+        ("[curl http://me:pw@host/x?a=b]: failed", "[curl http://***@host/x?a=*** failed"),
+        ("[curl http://me:pw@host]: failed", "[curl http://***@host]: failed"),
+        ("'POST\n/\n\nx-amz-security-token:IQoJ/b3+Jp==\n'", "'POST\n/\n\nx-amz-security-token:***\n'"),
+        ("Credential=ASIA1/2026/s3, Signature=0f0f", "Credential=***, Signature=***"),
     ],
 )
 def test_credentials_in_urls_are_masked(text: str, shown: str) -> None:
@@ -26,6 +35,44 @@ def test_secrets_are_masked_the_longest_first_and_line_by_line() -> None:
     hide = Mask()
     hide.add(["pass", "password-long", "-----BEGIN-----\nMIIEvQIBADANBgkq\n}\n"])
     assert hide("password-long pass MIIEvQIBADANBgkq }") == "*** *** *** }"
+
+
+SECRET = 'two words & "quoted\\" ü+/='
+FORMS: dict[str, Callable[[str], str]] = {
+    "json": json.dumps,
+    "json in UTF-8": lambda text: json.dumps(text, ensure_ascii=False),
+    "python": repr,
+    "a URL": lambda text: quote(text, safe=""),
+    "a form": quote_plus,
+    "a login": lambda text: base64.b64encode(f"me:{text}".encode()).decode(),
+    "another login": lambda text: base64.b64encode(f"you:{text}".encode()).decode(),
+    "a token": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_secret_is_masked_in_each_form_that_programs_write(form: Callable[[str], str]) -> None:
+    """A password that the app's log has as JSON, or in an Authorization header, and so nobody knows as one."""
+    hide = Mask()
+    hide.add([SECRET])
+    shown = hide(f"before {form(SECRET)} after")
+    assert shown.startswith("before ")
+    assert shown.endswith(" after")
+    assert "***" in shown
+    assert not any(part in shown for part in ("words", base64.b64encode(b"words ").decode()[:6], "quoted"))
+
+
+def test_a_name_tells_a_secret_and_of_a_url_the_password_is_one() -> None:
+    """A password that the config has as a plain value, in the fleet record; or a word of it that garbles all else."""
+    values = {
+        "DB_PASSWORD": "hunter2hunter2",
+        "DATABASE_URL": "postgres://webapp:pass%40word@db/production?sslmode=require",
+        "API_KEY": "short",
+        "GITHUB_TOKEN": "ssm:/web/token",
+        "GREETING": "hello world",
+        "BROKEN": "http://[me:password@x",
+    }
+    assert {*mask.secretive(values)} == {"hunter2hunter2", "pass%40word", "pass@word"}
 
 
 def test_a_line_without_end_is_masked_at_once() -> None:

@@ -77,12 +77,17 @@ PUBLIC = "RWQHA8ggSfBn0SEii3GLjfwE5rvnzW+8/CY27wxhyqkQ5XcMK2jZGdwo"
 
 @pytest.mark.parametrize("between", [",", " ", ", ", " ,,"])
 def test_whom_the_image_trusts_comes_from_agent_env_only(between: str) -> None:
-    """Whoever may write user-data could else sign releases, or name their own server."""
-    names = {"ADF_RELEASE_KEYS": (PUBLIC, PUBLIC), "ADF_RELEASE_SOURCES": ("https://h.example/a", "s3://bucket")}
+    """Whoever may write user-data could else sign releases, name their own server, or mount /etc."""
+    names = {
+        "ADF_RELEASE_KEYS": (PUBLIC, PUBLIC),
+        "ADF_RELEASE_SOURCES": ("https://h.example/a", "s3://bucket"),
+        "ADF_VOLUMES": ("/srv/a", "/srv/b"),
+    }
     baked = {name: between.join(values) for name, values in names.items()}
     found = settings.resolve({"RELEASE_URL": URL}, dict.fromkeys(names, "x"), baked)
     assert [key.id for key in found.release_keys] == ["D167F04920C80307"] * 2
     assert [place.host for place in found.release_sources.prefixes] == ["h.example", "bucket"]
+    assert found.volumes.allowed == names["ADF_VOLUMES"]
     assert [found.sources[name] for name in names] == [(text, "agent.env") for text in baked.values()]
     assert found.warnings == tuple(f"{name!r} from tag is read from agent.env only" for name in names)
     for name, text in baked.items():
@@ -98,6 +103,8 @@ def test_whom_the_image_trusts_comes_from_agent_env_only(between: str) -> None:
         ("ADF_RELEASE_SOURCES", "releases.example", "must be URL prefixes"),
         ("ADF_RELEASE_SOURCES", "s3://bucket,https://me:hunter2@h.example/", "must be URL prefixes"),
         ("ADF_RELEASE_SOURCES", ",", "must be URL prefixes"),
+        ("ADF_VOLUMES", "/srv/hunter2/..", "must be folders of the host"),
+        ("ADF_VOLUMES", "/", "must be folders of the host"),
     ],
 )
 def test_a_guard_that_is_not_understood_is_no_open_door(name: str, text: str, said: str) -> None:
@@ -130,7 +137,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert list(found.shown()) == list(settings.TABLE)
     assert (found.app, found.publish, found.health, found.release_token) == (None, None, None, None)
     assert (found.target_groups, found.load_balancers, found.release_keys, found.log_opts) == ((), (), (), {})
-    assert found.release_sources.prefixes == ()
+    assert (found.release_sources.prefixes, found.volumes.allowed) == ((), ())
     assert (found.boot_timeout, found.unhealthy_after, found.log_tail) == (900, 600, True)
     assert found.archive_limit == Limits()
 

@@ -12,13 +12,17 @@ from urllib.parse import urljoin
 
 @dataclass(frozen=True)
 class Answer:
-    """*cut* is how many bytes of the body are sent before the connection ends, None for all; *more* comes after it."""
+    """*cut* is how many bytes of the body are sent before the connection ends, None for all; *more* comes after it.
+
+    *reason* is said behind the status, where it is not the usual one.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: int | None = None
     more: Iterable[bytes] = ()
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_POST()
 
     def _answer(self, answer: Answer) -> None:
-        self.send_response(answer.status)
+        self.send_response(answer.status, answer.reason)
         for header in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
             self.send_header(*header)
         self.end_headers()

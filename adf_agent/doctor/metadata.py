@@ -1,15 +1,20 @@
 """The metadata service: does it answer, with what user-data, tags and credentials; and the settings they make."""
 
+import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from adf_agent import instance, launch
 from adf_agent.doctor.case import NO_PROFILE, Case, is_ordinary
 from adf_agent.doctor.check import Finding, Skipped
 from adf_agent.errors import AgentError, SettingsError
 
-MORE_HOPS = "aws ec2 modify-instance-metadata-options --instance-id {} --http-put-response-hop-limit 2"
+HOPS = "aws ec2 modify-instance-metadata-options --instance-id {} --http-put-response-hop-limit {}"
+TOKEN = b"PUT /latest/api/token HTTP/1.1\r\nHost: imds\r\nX-aws-ec2-metadata-token-ttl-seconds: 1\r\n\r\n"
+IP_MINTTL = 21  # of Linux, ip(7): packets with fewer hops to go are dropped; Python has no name for it
+HOP_SECONDS = 0.5, 1.5  # until an answer counts as dropped; then until TCP has sent it once more
 # Names in agent.env that give the agent itself other credentials than the role's.
 OTHERS = {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_ROLE_ARN"}
 ROLES_OWN = "iam-role"
@@ -24,12 +29,47 @@ def imds(case: Case) -> Iterator[Finding]:
 
 
 def hop_limit(case: Case) -> Iterator[Finding]:
-    """What it means: IMDS does not tell it, and EC2 only with a permission that nothing else here needs."""
-    yield Finding(
-        "ok",
-        "whatever the hop limit, the agent is served; containers get the role's credentials where it is 2 or more",
-        f"Where the app is to have them: {MORE_HOPS.format(case.identity.need().instance_id)}",
-    )
+    """Whether containers are served: EC2 tells it only with a permission that nothing else here needs."""
+    instance_id = case.identity.need().instance_id
+    more, fewer = HOPS.format(instance_id, 2), HOPS.format(instance_id, 1)
+    match reaches_containers(case.endpoint):
+        case True:
+            sentence = "the hop limit is 2 or more: containers get the role's credentials"
+            yield Finding("ok", sentence, f"Where the app is to have none: {fewer}")
+        case False:
+            sentence = "the hop limit is 1: the agent is served, containers are shut out of the role's credentials"
+            yield Finding("ok", sentence, f"Where the app is to have them: {more}")
+        case None:
+            sentence = "the hop limit can't be told; containers get the role's credentials where it is 2 or more"
+            yield Finding("ok", sentence, f"Where the app is to have them: {more}")
+
+
+def reaches_containers(endpoint: str) -> bool | None:
+    """Whether a token may go a hop further than to this machine; None where that can't be told.
+
+    The hop limit is the number of hops that the answer to a token's PUT has to go, and is counted at no hop before
+    this machine. So its kernel is asked to drop it where that is 1, as it would on the way to a container, and then
+    to take it after all: only an answer that comes the second time says that it was dropped the first.
+    """
+    place = urlsplit(endpoint)
+    try:
+        with socket.create_connection((place.hostname, place.port or 80), HOP_SECONDS[0]) as connection:
+            if connection.family != socket.AF_INET:
+                return None
+            connection.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 2)
+            connection.sendall(TOKEN)
+            try:
+                return _is_token(connection) or None
+            except TimeoutError:
+                connection.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
+                connection.settimeout(HOP_SECONDS[1])
+                return False if _is_token(connection) else None
+    except OSError:
+        return None
+
+
+def _is_token(connection: socket.socket) -> bool:
+    return connection.recv(1024).startswith(b"HTTP/1.1 200 ")
 
 
 def user_data(case: Case) -> Iterator[Finding]:

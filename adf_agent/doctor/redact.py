@@ -1,7 +1,5 @@
 """What must not leave the instance in an archive: every secret that is known here, and what looks like one."""
 
-import base64
-import binascii
 import json
 import os
 import re
@@ -9,20 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
 
-from adf_agent import launch
+from adf_agent import engine, launch, mask
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.doctor.case import Case
 from adf_agent.doctor.check import Skipped
 from adf_agent.errors import AgentError
 from adf_agent.manifest import Manifest
-from adf_agent.mask import SECRETIVE, Mask
+from adf_agent.mask import LEAST, Mask
 
 PLAIN = re.compile(r"ADF_\w+|AWS_REGION|PATH|PORT|HOME|HOSTNAME|LANG|TZ")  # what the agent or an image sets itself
-LEAST = 6  # characters of a text that is taken for a secret by its place alone: shorter ones are words
 SHORT = 4  # characters of a secret that is masked wherever it stands: a shorter one only where it is a name's value
 NAME = r"(?:(?:token|secret|passw(?:or)?d|passphrase|pwd|(?:api|access|private)[-_]?key)[\w-]{0,60}|[-_]key)"
 NOT_ONE = r"(?!ssm:|secretsmanager:|\*\*\*)"
@@ -63,7 +58,8 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         known = {secret for secret in secrets if secret}
         self._mask = Mask()
-        self._mask.add(form for secret in known if len(secret) >= SHORT for form in _forms(secret))
+        long = [secret for secret in known if len(secret) >= SHORT]
+        self._mask.add([*long, *(line for secret in long for line in secret.splitlines() if len(line) >= LEAST)])
         short = "|".join(sorted((re.escape(each) for each in known if len(each) < SHORT), key=len, reverse=True))
         named = rf"(?<=\w=)(?:{short})(?=[\s\"']|\Z)|(?<=\w\": \")(?:{short})(?=\")"
         self._short = re.compile(named if short else r"(?!)")  # the last matches nothing
@@ -73,13 +69,6 @@ class Redactor:
         for look, instead in LOOKS:
             text = look.sub(instead, text)
         return text
-
-
-def _forms(secret: str) -> set[str]:
-    lines = {secret, *(line for line in secret.splitlines() if len(line) >= LEAST)}
-    escaped = {json.dumps(each, ensure_ascii=ascii_only)[1:-1] for each in lines for ascii_only in (True, False)}
-    encoded = {base64.b64encode(secret.encode()).decode(), quote(secret, safe=""), quote(secret)}
-    return lines | escaped | (encoded if len(secret) >= LEAST else set())
 
 
 def known(case: Case, environment: Sequence[str], deadline: Deadline) -> Known:
@@ -96,7 +85,7 @@ def known(case: Case, environment: Sequence[str], deadline: Deadline) -> Known:
         lambda: _settings(case),
         lambda: _secretive(os.environ),
         lambda: _secretive(launch.baked(case.root)),
-        lambda: _logins(case),
+        lambda: _long(engine.logins(case.root.etc / "docker")),
         lambda: _secretive(_arguments(case)),
     )
     plain: tuple[Callable[[], Iterable[str]], ...] = (
@@ -146,32 +135,12 @@ def _role(case: Case) -> Iterable[str]:
 def _settings(case: Case) -> Iterator[str]:
     """RELEASE_URL's credentials and signature, and what log options name a token."""
     given = case.launched.need().settings
-    yield from url_secrets(given.release_url.url)
+    yield from mask.url_secrets(given.release_url.url)
     yield from _secretive(given.log_opts)
 
 
-def url_secrets(url: str) -> Iterator[str]:
-    """User and password of *url*, and the values of its query, but for an S3 version."""
-    parts = urlsplit(url)
-    named = [(parts.username or ""), (parts.password or "")]
-    named += [value for name, value in parse_qsl(parts.query) if name != "versionId"]
-    yield from (text for text in named if len(text) >= LEAST)
-
-
 def _secretive(values: Mapping[str, str]) -> Iterator[str]:
+    yield from mask.secretive(values)
     for name, value in values.items():
-        if SECRETIVE.search(name) and len(value) >= LEAST and not value.startswith(("ssm:", "secretsmanager:")):
-            yield value
         if "://" in value and name != "RELEASE_URL":
-            yield from url_secrets(value)
-
-
-def _logins(case: Case) -> Iterator[str]:
-    """Docker's logins at registries."""
-    path = os.path.join(os.environ.get("DOCKER_CONFIG") or case.root.etc / "docker", "config.json")  # noqa: PTH118
-    with open(path, "rb") as file:  # noqa: PTH123
-        logins: Mapping[str, Any] = json.load(file)
-    for login in (logins.get("auths") or {}).values():
-        yield from (str(value) for value in login.values() if len(str(value)) >= LEAST)
-        with suppress(binascii.Error, UnicodeDecodeError):
-            yield base64.b64decode(login.get("auth", "")).decode().partition(":")[2]
+            yield from mask.url_secrets(value)

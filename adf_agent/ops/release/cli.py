@@ -1,7 +1,9 @@
 """The command `adf-release`: made, built once, verified. What only one command needs is imported there."""
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 from adf_agent import __version__
 from adf_agent.layout import Layout, exemplify
@@ -35,8 +37,17 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     from adf_agent import console, log, status  # noqa: PLC0415
 
     status.tolerate(sys.stdout, sys.stderr)
-    log.configure(sys.stderr)
-    return console.ended("adf-release", lambda: arguments.command(arguments, console.stopping()) or 0, "ops")
+    log.configure(sys.stderr, _shown)
+    return console.ended("adf-release", lambda: arguments.command(arguments, console.stopping()) or 0, "ops", _shown)
+
+
+def _shown(text: str) -> str:
+    """*text* as a build's log may have it: GitHub, a proxy or a registry may quote what it was sent."""
+    from adf_agent import engine, mask  # noqa: PLC0415
+
+    hide = mask.Mask()
+    hide.add([*mask.secretive(os.environ), *engine.logins(Path.home() / ".docker")])
+    return hide(text)
 
 
 def parser() -> argparse.ArgumentParser:

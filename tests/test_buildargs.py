@@ -1,0 +1,32 @@
+"""What every user of the machine may read of a build's arguments."""
+
+from pathlib import Path
+
+import pytest
+
+from adf_agent import buildargs
+from adf_agent.manifest import Build
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hidden"),
+    [
+        ("NPM_TOKEN", "x", True),
+        ("PIP_INDEX_URL", "https://me:pw@pypi.example/simple", True),
+        ("HTTPS_PROXY", "http://me:pw@proxy:3128", True),
+        ("HTTPS_PROXY", "http://proxy:3128", False),
+        ("VERSION", "1.0", False),
+        ("PATH", "/somewhere", False),
+        ("LD_PRELOAD", "/somewhere.so", False),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/somewhere", False),
+        ("AWS_ENDPOINT_URL", "https://me:pw@example.com", False),
+        ("DOCKER_HOST", "tcp://me:pw@example.com:1", False),
+        ("no-name-of-a-TOKEN", "x", False),
+    ],
+)
+def test_what_is_nobodys_to_see_is_not_in_the_command(name: str, value: str, *, hidden: bool) -> None:
+    """A token in `ps`; or a release whose argument LD_PRELOAD has the docker command run its own code."""
+    options = Build(args={name: value})
+    assert buildargs.hidden(options.args) == ({name: value} if hidden else {})
+    [word] = [each for each in buildargs.words(options, Path("/x")) if each.startswith("--build-arg")]
+    assert word == f"--build-arg={name}" + ("" if hidden else f"={value}")
