@@ -20,7 +20,7 @@ INSTALL = $(BIN)/pip install --quiet --require-hashes --no-deps
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup venv demo test lint bench deb rpm package-check fuzz ami docs lock audit clean
+.PHONY: help setup venv demo test lint bench deb rpm package-check fuzz load ami docs lock audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ build/tree.stamp: $(VENV)/requirements.stamp requirements.txt pyproject.toml LIC
 
 fuzz: venv ## a million inputs, sound and spoilt, over all that the agent reads: FUZZ_EXAMPLES=…, FUZZ_SEED=…
 	@PYTHONPATH=tests FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000000} $(BIN)/pytest -p fuzzing -o timeout=0 -n 2 tests/fuzz
+
+load: setup venv ## requests through a roll, and herds of agents against a throttling AWS; writes docs/reliability.md
+	@PYTHONPATH=tests:tests/heavy:tests/bench tools/with-docker $(BIN)/python -m heavy --write docs/reliability.md
 
 setup: ## install the system packages that are missing
 	@tools/setup
