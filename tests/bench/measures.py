@@ -18,6 +18,15 @@ from sides import AGENT, Boot
 from world import World
 
 PYTHON = "/usr/bin/python3"  # the one that the packages' agent runs by
+# Small, as a process that Linux forks starts with its parent's peak for its own.
+PROBE = """
+import os, resource, sys, time
+began = time.perf_counter()
+code = os.spawnvp(os.P_WAIT, sys.argv[1], sys.argv[1:])
+seconds = time.perf_counter() - began
+print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, code, file=sys.stderr)
+"""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -91,8 +100,8 @@ def memory(world: World, release: Release) -> Row:
 
     def watch(pid: int) -> None:
         nonlocal own
-        own = max(own, _peak(pid)[1])
-        for name, size in map(_peak, _descendants(pid)):
+        own = max(own, peak(pid)[1])
+        for name, size in map(peak, _descendants(pid)):
             others[name] = max(others[name], size)
 
     boot = sides.agent(world, watch)
@@ -103,7 +112,7 @@ def memory(world: World, release: Release) -> Row:
     return Row(what, "≤ 100 MB", figure, 0 < own <= 100e6, (own,))
 
 
-def _peak(pid: int) -> tuple[str, int]:
+def peak(pid: int) -> tuple[str, int]:
     """A process's name and greatest resident size so far in bytes, 0 for one that has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
@@ -111,6 +120,11 @@ def _peak(pid: int) -> tuple[str, int]:
         return "", 0
     name, size = re.search(r"^Name:\t(.*)$", text, re.MULTILINE), re.search(r"VmHWM:\s+(\d+) kB", text)
     return (name[1] if name else ""), int(size[1]) << 10 if size else 0
+
+
+def processor(pid: int) -> float:
+    """The processor seconds of a process so far."""
+    return time.clock_gettime(~pid << 3 | 2)  # as clock_getcpuclockid(3) has it, which Python does not
 
 
 def _descendants(pid: int) -> list[int]:
@@ -138,3 +152,16 @@ def _timed(world: World, command: list[str | Path]) -> float:
     started = time.perf_counter()
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, timeout=30, check=True)
     return time.perf_counter() - started
+
+
+def process(world: World, command: list[str | Path], codes: tuple[int, ...] = (0,)) -> tuple[float, int]:
+    """Seconds and peak resident bytes of a whole process that ends with one of *codes*. It has an operator's keys."""
+    environment = world.environment() | world.keys
+    probe = subprocess.run(
+        [PYTHON, "-IS", "-c", PROBE, *command],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    seconds, size, code = probe.stderr.splitlines()[-1].split()
+    if int(code) not in codes:
+        raise SystemExit(f"bench: {command} ended with {code}:\n{probe.stderr}")
+    return float(seconds), int(size) << 10

@@ -14,10 +14,10 @@ APP = "bench-operator"
 KEYS, BATCH = 10_000, 25  # BATCH: the API's limit
 OWN = Path(sys.executable).parent
 BARE = f"""
-import boto3
+import sys, boto3
 pages = boto3.client("dynamodb").get_paginator("query").paginate(
     TableName="{TABLE}", ConsistentRead=True,
-    KeyConditionExpression="App = :app", ExpressionAttributeValues={{":app": {{"S": "{APP}"}}}})
+    KeyConditionExpression="App = :app", ExpressionAttributeValues={{":app": {{"S": sys.argv[1]}}}})
 for page in pages:
     for item in page["Items"]:
         print(item["Name"]["S"], item["Value"]["S"])
@@ -36,9 +36,9 @@ def _help(world: World, command: str, runs: int) -> Row:
 
 def _list(world: World, runs: int) -> Row:
     """Both ask moto's server, of which each answer takes far longer than DynamoDB's."""
-    _fill(world)
+    fill(world, APP, KEYS)
     command = [str(OWN / "adf-config"), "list", "-a", APP, "--table", TABLE]
-    pairs = _pairs(world, command, [sys.executable, "-c", BARE], runs)
+    pairs = _pairs(world, command, [sys.executable, "-c", BARE, APP], runs)
     return _row(f"adf-config list, {KEYS:,} keys", 1.3, "a bare boto3 Query", pairs)
 
 
@@ -55,18 +55,16 @@ def _pairs(world: World, own: list[str], bare: list[str], runs: int) -> list[tup
 
 
 def _timed(world: World, command: list[str]) -> float:
-    region = world.cloud.imds.instance.region
-    keys = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": region}
-    environment = {**world.environment(), **keys}
+    environment = world.environment() | world.keys
     started = time.perf_counter()
     subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
     return time.perf_counter() - started
 
 
-def _fill(world: World) -> None:
-    """KEYS in a partition of their own, with short values: a config is 1 MiB at most."""
+def fill(world: World, app: str, keys: int) -> None:
+    """So many keys in a partition of their own, with short values: a config is 1 MiB at most."""
     table = world.cloud.client("dynamodb")
-    for start in range(0, KEYS, BATCH):
-        names = (f"KEY_{number:05}" for number in range(start, start + BATCH))
-        items = [{"App": {"S": APP}, "Name": {"S": name}, "Value": {"S": "a short value"}} for name in names]
+    for start in range(0, keys, BATCH):
+        names = (f"KEY_{number:05}" for number in range(start, min(keys, start + BATCH)))
+        items = [{"App": {"S": app}, "Name": {"S": name}, "Value": {"S": "a short value"}} for name in names]
         table.batch_write_item(RequestItems={TABLE: [{"PutRequest": {"Item": item}} for item in items]})

@@ -19,6 +19,7 @@ CMD ["/busybox", "httpd", "-f", "-p", "{PORT}", "-h", "/www"]
 """
 TEXT_SHARE = 0.2  # of a heavy release's bytes before compression; the rest is random, as images and archives are
 RANDOM_FILE, TEXT_FILE = MB, 40_000  # bytes
+SMALL_FILE, OWN_MEMBERS = 100, 3  # bytes; the members of a release without ballast
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,33 @@ def hello(folder: Path) -> Release:
 
 def heavy(folder: Path, size: int) -> Release:
     """The same app with *size* bytes of ballast, gzipped: most of it can't be compressed further."""
-    return _write(folder, f"heavy-{size // MB}.tar.gz", _ballast(size))
+    return _write(folder, f"heavy-{size // MB}.tar.gz", ballast(size))
 
 
 def bulky(folder: Path, size: int) -> Release:
     """The same app with *size* bytes of ballast, not compressed."""
-    return _write(folder, f"bulky-{size // MB}.tar", _ballast(size))
+    return _write(folder, f"bulky-{size // MB}.tar", ballast(size))
 
 
-def _write(folder: Path, name: str, ballast: Iterator[bytes]) -> Release:
+def crowded(folder: Path, members: int) -> Release:
+    """The same app with small files beside it, so many members in all, gzipped."""
+    files = (os.urandom(SMALL_FILE) for _ in range(members - OWN_MEMBERS))
+    return _write(folder, f"crowded-{members}.tar.gz", files)
+
+
+def based(folder: Path, base: str) -> Release:
+    """The same app from the base image *base*."""
+    return _write(folder, "based.tar.gz", iter(()), DOCKERFILE.replace("scratch", base))
+
+
+def _write(folder: Path, name: str, files: Iterator[bytes], dockerfile: str = DOCKERFILE) -> Release:
     path = folder / name
     packed = name.endswith(".gz")
     with tarfile.open(path, "w:gz", compresslevel=1) if packed else tarfile.open(path, "w") as archive:
-        _add(archive, "Dockerfile", DOCKERFILE.encode())
+        _add(archive, "Dockerfile", dockerfile.encode())
         _add(archive, "busybox", _busybox().read_bytes(), 0o755)
         _add(archive, "www/index.html", b"hello\n")
-        for number, content in enumerate(ballast):
+        for number, content in enumerate(files):
             _add(archive, f"ballast/{number % 100}/{number}", content)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -77,7 +89,7 @@ def _busybox() -> Path:
     return Path(found)
 
 
-def _ballast(size: int) -> Iterator[bytes]:
+def ballast(size: int) -> Iterator[bytes]:
     """Files of *size* bytes in all. Each repeats at a distance that no compression in use here can see."""
     noise, words = os.urandom(8 * RANDOM_FILE), _words(100 * TEXT_FILE)
     for number in range(round(size * (1 - TEXT_SHARE) / RANDOM_FILE)):

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from growth import Growth
     from sides import Boot
     from world import World
 
-BEGIN, END = "<!-- bench: written by `make bench`, not by hand -->", "<!-- bench ends -->"
+BEGIN, END = "<!-- {}: written by `make bench`, not by hand -->", "<!-- {} ends -->"
 
 
 @dataclass(frozen=True)
@@ -89,20 +90,34 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
-def page(where: str, command: str, rows: Sequence[Row], profiles: Mapping[str, Sequence[Sequence[str]]]) -> str:
-    """What `write` puts between the marks."""
+def page(where: str, rows: Sequence[Row], profiles: Mapping[str, Sequence[Sequence[str]]]) -> str:
+    """What `write` puts between the marks `bench`."""
     parts = [
-        f"{datetime.now(UTC):%Y-%m-%d}, `{command}`, on {where}.",
+        _dated(where),
         markdown(HEADER, [row.cells for row in rows]),
         *(f"## {title}\n\n{markdown(STEPS, steps)}" for title, steps in profiles.items()),
     ]
     return "\n\n".join(parts)
 
 
-def write(path: Path, content: str) -> None:
-    """Replaces what is between the marks in the file at *path*."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def grown(where: str, growths: Sequence["Growth"]) -> str:
+    """What `write` puts between the marks `growth`: each plot, which lies beside the page, and its table."""
+    parts = (
+        f"### {growth.title}\n\n![{growth.title}]({growth.name}.svg)\n\n{markdown(growth.header, growth.rows)}"
+        for growth in growths
+    )
+    return "\n\n".join([_dated(where), *parts])
+
+
+def _dated(where: str) -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}, `make bench`, on {where}."
+
+
+def write(path: Path, mark: str, content: str) -> None:
+    """Replaces what is between the marks *mark* in the file at *path*."""
+    begins, ends = BEGIN.format(mark), END.format(mark)
+    before, begin, rest = path.read_text().partition(begins)
+    _, end, after = rest.partition(ends)
     if not begin or not end:
-        raise SystemExit(f"bench: {path} has no {BEGIN} … {END}")
-    path.write_text(f"{before}{BEGIN}\n\n{content}\n\n{END}{after}")
+        raise SystemExit(f"bench: {path} has no {begins} … {ends}")
+    path.write_text(f"{before}{begin}\n\n{content}\n\n{end}{after}")

@@ -7,13 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from measures import peak, process, processor
 from report import Row
 from werkzeug.wrappers import Response
 from world import TABLE, World
 
+from adf_agent.ops.rolling.errors import REFUSED
 from adf_agent.sandbox.front import Call, Handler, Then, success
 
 COMMAND = Path(sys.executable).with_name("adf-roll")
@@ -23,9 +26,27 @@ GROUP = APP = "bench-roll"
 BATCH = 25  # items: the API's limit
 
 
-def rows(world: World) -> list[Row]:
+@dataclass(frozen=True)
+class Watched:
+    """*calls*, *queries* (of DynamoDB) and *busy* processor seconds a minute, *memory* in MB at its peak."""
+
+    calls: float
+    queries: float
+    busy: float
+    memory: float
+
+
+@dataclass(frozen=True, order=True)
+class Planned:
+    """A whole process of `adf-roll plan`: *memory* in MB at its peak. The sooner, the less."""
+
+    seconds: float
+    calls: int
+    memory: float
+
+
+def rows(small: Watched, large: Watched) -> list[Row]:
     """Of a group of SMALL and one of LARGE instances: simulated is what AWS answers of them, and their records."""
-    small, large = (_watched(world, size) for size in (SMALL, LARGE))
     pages = max(0.0, large.queries - small.queries)
     calls = f"{large.calls:.0f}, and {small.calls:.0f} with {SMALL}; of these {pages:.0f} more pages of records"
     memory = f"{large.memory:.0f} MB, and {small.memory:.0f} MB with {SMALL}"
@@ -37,35 +58,37 @@ def rows(world: World) -> list[Row]:
     ]
 
 
-class Watched:
-    """*calls* and *queries* (of DynamoDB) a minute, *memory* in MB at its peak."""
-
-    def __init__(self, calls: float, queries: float, memory: float) -> None:
-        self.calls, self.queries, self.memory = calls, queries, memory
-
-
-def _watched(world: World, size: int) -> Watched:
-    cloud, region = world.cloud, world.cloud.imds.instance.region
+def planned(world: World, size: int) -> Planned:
+    """A plan for a group of *size* instances, the one before it having ended."""
     _fill(world, size)
-    keys = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": region}
-    environment = {**world.environment(), **keys}
+    with _group(world, size, "Successful"):
+        world.cloud.calls.clear()
+        seconds, memory = process(world, [COMMAND, "plan", GROUP, "--replace"], (0, REFUSED))
+        return Planned(seconds, world.cloud.calls.total(), memory / 1e6)
+
+
+def watched(world: World, size: int) -> Watched:
+    """A watch over a group of *size* instances, half-way through a roll."""
+    cloud = world.cloud
+    _fill(world, size)
+    environment = world.environment() | world.keys
     cloud.calls.clear()
     with (
-        _group(world, size),
-        subprocess.Popen([COMMAND, "watch", GROUP, "--json"], env=environment, stdout=subprocess.DEVNULL) as process,
+        _group(world, size, "InProgress"),
+        subprocess.Popen([COMMAND, "watch", GROUP, "--json"], env=environment, stdout=subprocess.DEVNULL) as watch,
     ):
         try:
             _until(lambda: cloud.calls["autoscaling:DescribeInstanceRefreshes"] >= 3)
             cloud.calls.clear()
-            began = time.monotonic()
+            began, busy = time.monotonic(), processor(watch.pid)
             _until(lambda: time.monotonic() >= began + SECONDS)
             minutes = (time.monotonic() - began) / 60
-            calls, queries = sum(cloud.calls.values()), cloud.calls["dynamodb:Query"]
-            peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-            assert peak, "it ended"
+            calls, queries = cloud.calls.total(), cloud.calls["dynamodb:Query"]
+            busy, memory = processor(watch.pid) - busy, peak(watch.pid)[1] / 1e6
+            assert memory, "it ended"
         finally:
-            process.kill()
-    return Watched(calls / minutes, queries / minutes, int(peak[1]) / 1024)
+            watch.kill()
+    return Watched(calls / minutes, queries / minutes, busy / minutes, memory)
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -76,7 +99,7 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _group(world: World, size: int) -> Iterator[None]:
+def _group(world: World, size: int, status: str) -> Iterator[None]:
     """A group half-way through a refresh, as AWS would describe it."""
     ec2, autoscaling = world.cloud.client("ec2"), world.cloud.client("autoscaling")
     made = [{"ImageId": "ami-1", "UserData": _user_data(release)} for release in ("v1", "v2")]
@@ -93,7 +116,7 @@ def _group(world: World, size: int) -> Iterator[None]:
         MaxSize=2 * size,
         DesiredCapacity=0,
     )
-    handlers = _handlers(named, size)
+    handlers = _handlers(named, size, status)
     world.cloud.front.handlers |= handlers
     try:
         yield
@@ -104,11 +127,11 @@ def _group(world: World, size: int) -> Iterator[None]:
         ec2.delete_launch_template(LaunchTemplateName=GROUP)
 
 
-def _handlers(named: dict[str, str], size: int) -> dict[str, Handler]:
+def _handlers(named: dict[str, str], size: int, status: str) -> dict[str, Handler]:
     refresh = {
         "InstanceRefreshId": "bench",
         "AutoScalingGroupName": GROUP,
-        "Status": "InProgress",
+        "Status": status,
         "StartTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "PercentageComplete": 50,
         "InstancesToUpdate": size // 2,

@@ -1,7 +1,6 @@
 """The daemon in service, in a group: how soon it sees what, what it costs when nothing happens, what it asks of AWS."""
 
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -14,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from measures import spread
+from measures import processor, spread
 from releases import Release
 from report import Row
 from sides import AGENT, HEAPS
@@ -25,7 +24,6 @@ from adf_agent.sandbox.member import Hook
 
 LIMIT = 60.0  # seconds for anything to happen
 IDLE_SECONDS = 60.0
-TICKS = os.sysconf("SC_CLK_TCK")
 HOOKS = (Hook("adf-launch", "launch"), Hook("adf-terminate", "terminate"))
 POLLS = ("RecordLifecycleActionHeartbeat", "DescribeTargetHealth", "DescribeInstanceHealth", "Decrypt")
 
@@ -62,9 +60,8 @@ class Daemon:
 
     def stat(self) -> tuple[float, int]:
         """Processor seconds so far, and resident bytes."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         size = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
-        return (int(fields[11]) + int(fields[12])) / TICKS, int(size[1]) << 10 if size else 0
+        return processor(self.process.pid), int(size[1]) << 10 if size else 0
 
 
 def until(condition: Callable[[], object], what: str) -> None:

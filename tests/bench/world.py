@@ -61,6 +61,12 @@ class World:
         own = {"PATH": path, "TMPDIR": str(self.folder), "ADF_ROOT": str(self.root), "DOCKER_BUILDKIT": "1"}
         return {**kept, **self.cloud.environment(), **own}
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """What an operator's command takes itself for."""
+        region = self.cloud.imds.instance.region
+        return {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": region}
+
     def offer(self, release: Release, *, config: bool, **more: str) -> None:
         """Makes *release* the one that the instance is launched with, by these and *more* settings."""
         self.offered.append(release)
@@ -115,7 +121,7 @@ def world() -> Iterator[World]:
     with TemporaryDirectory(prefix="adf-bench-") as name, Cloud(instance) as cloud:
         (Path(name) / "served").mkdir()
         with _file_server(Path(name) / "served") as files:
-            made = World(Path(name), engine, command, cloud, files, _free_port())
+            made = World(Path(name), engine, command, cloud, files, free_port())
             _write_config(cloud)
             try:
                 yield made
@@ -138,7 +144,7 @@ def _file_server(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 
