@@ -20,7 +20,7 @@ INSTALL = $(BIN)/pip install --quiet --require-hashes --no-deps
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup venv demo test lint bench deb rpm package-check fuzz load ami docs lock audit clean
+.PHONY: help setup venv demo test lint bench deb rpm package-check faults fuzz load ami docs lock audit clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ build/tree.stamp: $(VENV)/requirements.stamp requirements.txt pyproject.toml LIC
 		packaging/tree $(addprefix packaging/,agent.env copyright launcher models sbom sysusers.conf words)
 	@packaging/tree build/tree
 	@touch $@
+
+faults: setup venv ## every stage broken in every way, the table into docs/reliability.md: FAULTS=image for some of them
+	@PYTHONPATH=tests FAULTS=$${FAULTS:-all} tools/with-docker $(BIN)/pytest -p faulting -n 4 --dist load tests/faults
 
 fuzz: venv ## a million inputs, sound and spoilt, over all that the agent reads: FUZZ_EXAMPLES=…, FUZZ_SEED=…
 	@PYTHONPATH=tests FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1000000} $(BIN)/pytest -p fuzzing -o timeout=0 -n 2 tests/fuzz

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +26,15 @@ class OwnEngine:
         self._folder, self._bridge = folder, bridge
         self._process: subprocess.Popen[bytes] | None = None
         self._containerd: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        return self._folder / "docker.sock"
+
+    @property
+    def data(self) -> Path:
+        """Its data root."""
+        return self._folder / "data"
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -77,22 +86,33 @@ class OwnEngine:
             subprocess.run(["umount", "--lazy", mount], check=False)
 
 
-@pytest.fixture
-def own_engine() -> Iterator[OwnEngine]:
-    """An engine with the base image, started; only root can start one."""
+@contextmanager
+def engine(bridge: str, network: str, data_bytes: int = 0) -> Iterator[OwnEngine]:
+    """An engine with the base image, started, its data in memory where *data_bytes* are given; only root can."""
     if os.geteuid() != 0:
         pytest.fail("an engine of its own needs root: sudo make test", pytrace=False)
-    bridge = f"adf{os.getpid() % 100000}"
-    network = f"198.18.{os.getpid() % 250}.1/24"  # RFC 2544: for tests, and nobody's network
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="adf-engine-")))
+        if data_bytes:
+            data = folder / "data"
+            data.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={data_bytes}", "tmpfs", str(data)], check=True)
+            stack.callback(subprocess.run, ["umount", "--lazy", str(data)], check=False, capture_output=True)
         for command in (["add", bridge, "type", "bridge"], ["set", bridge, "up"]):
             subprocess.run(["ip", "link", *command], check=True)
         stack.callback(subprocess.run, ["ip", "link", "del", bridge], check=False)
         subprocess.run(["ip", "address", "add", network, "dev", bridge], check=True)
-        engine = OwnEngine(folder, bridge)
-        stack.callback(engine.end)
-        engine.start()
+        made = OwnEngine(folder, bridge)
+        stack.callback(made.end)
+        made.start()
         files = tarball({"Dockerfile": BASE_DOCKERFILE, "busybox": Path("/bin/busybox").read_bytes()})
-        engine.client.images.build(fileobj=io.BytesIO(files), custom_context=True, encoding="gzip", tag=BASE, rm=True)
-        yield engine
+        made.client.images.build(fileobj=io.BytesIO(files), custom_context=True, encoding="gzip", tag=BASE, rm=True)
+        yield made
+
+
+@pytest.fixture
+def own_engine() -> Iterator[OwnEngine]:
+    """An engine with the base image, started; only root can start one."""
+    # RFC 2544: for tests, and nobody's network
+    with engine(f"adf{os.getpid() % 100000}", f"198.18.{os.getpid() % 250}.1/24") as made:
+        yield made

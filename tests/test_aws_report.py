@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from werkzeug.wrappers import Response
 
 from adf_agent import group, member, report, settings
 from adf_agent.background import Task
@@ -520,6 +521,21 @@ def test_what_is_throttled_or_down_may_pass(
     assert error.sentence.startswith(f"{action} on {resource} failed")
 
 
+ASKING = [each for each in CALLS if ":Describe" in each[0]]
+
+
+@pytest.mark.parametrize(("action", "resource", "call"), ASKING, ids=[action for action, _, _ in ASKING])
+def test_a_page_in_place_of_an_answer_may_pass(
+    refusing: World, action: str, resource: str, call: Callable[[World], Any]
+) -> None:
+    """A proxy's page of welcome, well-formed, that ends a boot as a fault of the agent's own."""
+    page = Response("<html><title>Welcome</title></html>", content_type="text/html")
+    refusing.cloud.front.handlers[action] = lambda *_: page
+    error = failure(lambda: call(refusing))
+    assert error.sentence == f"{action} on {resource} was answered by something that is not AWS"
+    assert (error.cause, error.transient) == ("dependency", True)
+
+
 # The report
 
 
@@ -694,6 +710,20 @@ def test_an_app_that_ends_meanwhile_is_what_the_report_ends_with(world: World) -
     member = Member(world.host, world.record, launched, None)
     with pytest.raises(HealthError, match="exited with code 1"):
         report.join(world.host, world.record, launched, member, deadline, check)
+
+
+def test_a_docker_that_is_out_is_why_the_app_is_not_found_healthy(world: World) -> None:
+    """A crash of Docker in a boot, for which its operator looks at security groups."""
+    world.instance()
+    unwell = {"TargetHealthDescriptions": [{"TargetHealth": target("unhealthy")}]}
+    world.answers("elasticloadbalancing:DescribeTargetHealth", unwell)
+    launched = world.launch(ADF_TARGET_GROUPS=world.target_group("own"))
+    member, deadline = Member(world.host, world.record, launched, None), Deadline(0.4, threading.Event())
+    error = failure(
+        lambda: report.join(world.host, world.record, launched, member, deadline, lambda: "Docker did not answer")
+    )
+    assert error.sentence.endswith("Docker is out: Docker did not answer")
+    assert (error.cause, error.exit_code) == ("host", 75)
 
 
 def test_in_a_launch_what_is_attached_is_left_to_the_group(world: World) -> None:

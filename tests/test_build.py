@@ -234,6 +234,7 @@ def test_a_stop_reaches_the_docker_commands_plug_in(fake: Fake, tmp_path: Path) 
         ("ERROR: docker.io/library/nowhere:9: not found", "the build failed: docker.io/library", "build", False),
         ("the --mount option requires BuildKit.", "the build failed: the --mount option", "build", False),
         ("ERROR: the reason\n------\n >", "the build failed: the reason", "build", False),
+        ("cannot write image ID file: write 7.iid: no space left on device", "the build failed: cannot", "host", False),
         ("", "the build failed: no output", "build", False),
     ],
 )

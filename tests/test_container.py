@@ -8,6 +8,7 @@ from typing import Any
 
 import docker
 import pytest
+from engine_front import EngineFront, Ordered
 
 from adf_agent import container, manifest, settings, spec
 from adf_agent.config import AppConfig, Value
@@ -298,6 +299,19 @@ def test_what_the_engine_refuses_is_said_and_leaves_no_container(
         runs(toml)
     assert caught.value.hint, "an error says what to do next"
     assert docker_client.containers.list(all=True, filters={"label": f"adf.digest={DIGEST}"}) == []
+
+
+def test_what_may_pass_at_a_start_may_be_tried_again(tmp_path: Path) -> None:
+    """An instance lost to a containerd that was being upgraded, and an operator sent to adf.toml for it."""
+    engine = Path(os.environ["DOCKER_HOST"].removeprefix("unix://"))
+    said = b'{"message": "failed to create shim task: context deadline exceeded"}'
+    with EngineFront(tmp_path / "docker.sock", engine) as front:
+        client = docker.DockerClient(base_url=front.host)
+        front.faults = [Ordered("POST .*/containers/create", 500, said)]
+        with pytest.raises(ContainerError, match="context deadline exceeded") as caught:
+            container.run(client, specified(name=f"{NAME}-{os.getpid()}-passing"))
+        client.close()
+    assert (caught.value.cause, caught.value.transient) == ("host", True)
 
 
 @pytest.mark.parametrize(("command", "timeout", "least", "most"), [(HEEDS, 30.0, 0.0, 15.0), (IGNORES, 1.0, 1.0, 15.0)])
