@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import bases
+import beneath
 import growth
 import measures
 import operators
@@ -119,6 +120,7 @@ def _budgets(
     rows = [
         measures.cold_row("cold boot, hello, with config", 1.0, with_config),
         measures.cold_row("cold boot, hello, without config", 1.3, without),
+        *beneath.rows(here, hello, runs),
     ]
     profiles = {"Where the time goes: cold boot of hello, with config": _profile(with_config)}
     if not quick:
