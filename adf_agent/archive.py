@@ -8,7 +8,7 @@ import itertools
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,18 @@ from adf_agent import dockerignore, manifest
 from adf_agent.errors import ReleaseError, Withheld
 from adf_agent.manifest import Manifest
 from adf_agent.notation import Limits
-from adf_agent.tarball import CHUNK, LONGEST, UNPRINTABLE, Stream, members, plain, reading, refuse
+from adf_agent.tarball import (
+    CHUNK,
+    LONGEST,
+    UNPRINTABLE,
+    Identity,
+    Stream,
+    identity,
+    members,
+    plain,
+    reading,
+    refuse,
+)
 
 KEPT = 4 * 1024 * 1024  # bytes of text files and hard links' names that are remembered
 RATIO_FROM = 100_000_000  # bytes unpacked: a small file of zeros is no attack
@@ -36,15 +47,20 @@ class Archive:
     unpacked: int
     manifest: Manifest
     ignore: tuple[str, ...]
+    file: Identity | None = field(default=None, compare=False)  # what was read: nothing else is what passed
 
 
-def inspect(path: Path, limits: Limits) -> Archive:
-    """The archive at *path*, read to its end. Raises ReleaseError, one sentence for each thing that it may not hold."""
-    with reading(path, lambda chunks: _limited(chunks, path.stat().st_size, limits)) as stream:
+def inspect(path: Path, limits: Limits, known: Identity | None = None) -> Archive:
+    """The archive at *path*, the *known* file where one is, read to its end.
+
+    Raises ReleaseError, one sentence for each thing that it may not hold.
+    """
+    known = known or identity(path)
+    with reading(path, lambda chunks: _limited(chunks, path.stat().st_size, limits), known) as stream:
         contents = _Contents(limits)
         for name, member in members(stream):
             contents.add(name, member, stream)
-    return contents.archive(path)
+    return replace(contents.archive(path), file=known)
 
 
 def context(archive: Archive) -> Iterator[bytes]:
@@ -65,7 +81,7 @@ def context(archive: Archive) -> Iterator[bytes]:
 def _parts(archive: Archive) -> Iterator[bytes | memoryview]:
     left_out = _left_out(archive.ignore, archive.manifest)
     cut = len(archive.top) + 1 if archive.top else 0
-    with reading(archive.path) as stream:
+    with reading(archive.path, known=archive.file) as stream:
         for path, member in members(stream):
             name = path[cut:]
             if not name or left_out(name):

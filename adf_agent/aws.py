@@ -1,12 +1,15 @@
 """What an AWS answer means: one place that tells a transient fault from a permanent one."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from adf_agent.errors import AgentError
+
+Meaning = tuple[str, str]  # of an error code: a sentence and a hint
 
 # What botocore's standard retry mode treats as throttling or transient, and the services' own names for it.
 # https://docs.aws.amazon.com/boto3/latest/guide/retries.html
@@ -31,6 +34,8 @@ EXPIRED = frozenset({
 })  # fmt: skip
 
 
+# What is raised on the way through an answer that is not AWS's: it lacks what each has, or leads the SDK in a circle.
+NO_ANSWER = (KeyError, RecursionError)
 # What is said of a signature's time, under one code or another (AWS takes five minutes, S3 fifteen).
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html
 _UNTIMELY = re.compile(r"RequestTimeTooSkewed|Signature expired|Signature not yet current")
@@ -47,16 +52,28 @@ def faults() -> tuple[type[Exception], ...]:
     return ClientError, BotoCoreError, ResponseParserError
 
 
+def mishaps() -> tuple[type[Exception], ...]:
+    """The same, and what is raised by the look at an answer that is none: it lacks what each has."""
+    return (*faults(), *NO_ANSWER)
+
+
 def code(error: Exception) -> str:
     """The service's error code (`ResourceNotFoundException`), or the exception's name where no answer came."""
     return str(_answer(error).get("Error", {}).get("Code") or type(error).__name__)
 
 
 def fault(error: Exception, kind: type[AgentError], action: str, resource: str) -> AgentError:
-    """The *kind* of AgentError that a botocore *error* is, for `raise … from error`.
+    """The *kind* of AgentError that a botocore *error* is, for `raise … from error`; NO_ANSWER is an answer's lack.
 
     *action* is IAM's name (`dynamodb:Query`), *resource* what it was asked of; both are named to the operator.
     """
+    if isinstance(error, NO_ANSWER):  # a page in place of an answer, which the SDK takes for an empty one
+        return kind(
+            f"{action} on {resource} was answered by something that is not AWS",
+            hint="See HTTPS_PROXY, AWS_ENDPOINT_URL… and the VPC's endpoints.",
+            cause="dependency",
+            transient=True,
+        )
     name = code(error)
     if name in DENIED:
         return kind(
@@ -72,7 +89,7 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
     if name in EXPIRED:
         return kind(
             f"{action} on {resource} was refused: the AWS credentials are expired or not valid ({name})",
-            hint="Get new ones (aws sso login), and see AWS_PROFILE; on an instance, see that its clock is right.",
+            hint="On an instance, see that its clock is right; elsewhere: aws sso login, and see AWS_PROFILE.",
             cause="dependency",
         )
     transient = name in TRANSIENT or _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR or _broke_off(error)
@@ -85,23 +102,26 @@ def fault(error: Exception, kind: type[AgentError], action: str, resource: str) 
 
 
 @contextmanager
-def asking(kind: type[AgentError], action: str, resource: str, expected: Collection[str] = ()) -> Iterator[None]:
+def asking(
+    kind: type[AgentError],
+    action: str,
+    resource: str,
+    expected: Collection[str] = (),
+    particular: Mapping[str, Meaning] = MappingProxyType({}),
+) -> Iterator[None]:
     """Raises AWS's errors as *kind*, see `fault`; an answer with an *expected* code is none.
 
-    A page in place of an answer, which the SDK takes for an empty one, is found out by what it lacks.
+    *particular* holds what codes mean that say something of their own here. What is taken from the answer is taken
+    within: an answer that is not AWS's is found out by what it lacks.
     """
     try:
         yield
-    except KeyError as error:
-        raise kind(
-            f"{action} on {resource} was answered by something that is not AWS",
-            hint="See HTTPS_PROXY, AWS_ENDPOINT_URL and the VPC's endpoints.",
-            cause="dependency",
-            transient=True,
-        ) from error
-    except faults() as error:
-        if code(error) not in expected:
-            raise fault(error, kind, action, resource) from error
+    except mishaps() as error:
+        if code(error) in expected:
+            return
+        if meaning := particular.get(code(error)):
+            raise kind(meaning[0], hint=meaning[1]) from error
+        raise fault(error, kind, action, resource) from error
 
 
 def _answer(error: Exception) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from adf_agent import launch, release, serving
+from adf_agent import launch, release, serving, undo
 from adf_agent.background import Task, settle
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReportError, Stage
@@ -46,7 +46,7 @@ def boot(do: Stages, member: Member) -> Service | None:
     if do.ledger.state.given_up:
         raise ReportError(f"this instance was given up: {do.ledger.state.given_up}", hint="Launch another one.")
     docker = stage("docker", do.docker)
-    with do.undone_on_failure(docker), release.kept(do.host.root.var):
+    with undo.on_failure(do, docker), release.kept(do.host.root.var):
         member.begin(do.deadline)
         fetched = stage("release", lambda: do.release(docker))
         configured = stage("config", do.config) if do.reads_config() else Task(lambda: None)

@@ -16,7 +16,7 @@ from docker.errors import APIError
 from adf_agent import buildargs
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
-from adf_agent.engine import BUILDKIT_PACKAGES, Engine, asking, passing
+from adf_agent.engine import BUILDKIT_PACKAGES, FAULTS, Engine, asking, passing
 from adf_agent.errors import ImageError
 from adf_agent.manifest import Build
 from adf_agent.mask import urls
@@ -28,6 +28,7 @@ IID_SUFFIX = ".iid"
 PIPE_BYTES = 1 << 20  # Linux' most for a user; with its usual 64 KiB a large context waits at each step
 CANCEL_SECONDS = 2.0  # for the docker command to end; 20.10's waits for a RUN step, which ends with it all the same
 _STEP = re.compile(r"did not complete successfully|executor failed running|returned a non-zero code")
+_WRITTEN = re.compile(r"#\d+ writing image (sha256:[0-9a-f]{64})")  # a step's own words come behind their time
 _WANTS_BUILDKIT = re.compile(r"requires BuildKit|Unknown flag", re.IGNORECASE)
 
 
@@ -133,8 +134,16 @@ class Builder:
             _cancel(process)
             raise
         if code != 0:
+            self._discard(output)
             raise _failure(output)
         return self.iid_file.read_text().strip()
+
+    def _discard(self, output: Output) -> None:
+        """Removes what was built before the command failed, as its id could not be written to a full disk."""
+        for built in filter(None, map(_WRITTEN.match, output.tail)):
+            with suppress(*FAULTS):
+                if not self.client.api.inspect_image(built[1])["RepoTags"]:
+                    self.client.api.remove_image(built[1])
 
     def _environment(self, options: Build) -> dict[str, str]:
         return {
@@ -228,6 +237,10 @@ def _failure(output: Output) -> ImageError:
             cause="host",
             log_tail=output.tail,
         )
+    if not _STEP.search(last) and "no space left on device" in last:
+        error = said("Give the instance a larger volume, or see what fills it: df -h, docker system df.")
+        error.cause = "host"
+        return error
     if _WANTS_BUILDKIT.search(last):
         return said(f"This Dockerfile needs BuildKit: install {BUILDKIT_PACKAGES} into the AMI.")
     if not _STEP.search(last) and passing(last):

@@ -1,5 +1,6 @@
 """What the docker command is told of a build, and where: every user of the machine reads a command's arguments."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +8,16 @@ from pathlib import Path
 from adf_agent.manifest import Build
 from adf_agent.mask import SECRETIVE, urls
 
+# Names of places, whose URL may hold a login. Not each URL is hidden: by HTTPS_PROXY, and by other names that only its
+# makers know, the docker command itself would go.
+_PLACE = re.compile(r"(?:\w+_)?(?:DSN|FEED|INDEX|MIRROR|REGISTRY|REPO|REPOSITORY|SOURCE|UR[IL])|GOPROXY", re.IGNORECASE)
+_NO_SECRET = re.compile(r"\w+_(?:FILE|PATH|UR[IL])", re.IGNORECASE)
 # Names of what steers the docker command, or whatever logs in for it: the release has no say in that.
-_NO_SECRET = re.compile(r"\w+_(?:FILE|PATH|URI|URL)", re.IGNORECASE)
-_STEERING = re.compile(r"(?:AWS|BUILDKIT|BUILDX|DOCKER|LD|OTEL)_\w+")
+_STEERING = re.compile(
+    r"(?:ADF|AWS|AZURE|BUILDKIT|BUILDX|CLOUDSDK|DOCKER|DYLD|GIT|GOOGLE|LD|OTEL|PASSWORD_STORE|SSH|SSL|XDG)_\w+"
+    r"|GO(?!PROXY$)[A-Z]*|GNUPGHOME|\w+_PROXY|HOME|PATH",
+    re.IGNORECASE,
+)
 
 
 def words(options: Build, iid_file: Path) -> list[str]:
@@ -21,13 +29,18 @@ def words(options: Build, iid_file: Path) -> list[str]:
 
 
 def hidden(args: Mapping[str, str]) -> dict[str, str]:
-    """Those of *args* that the docker command finds in its environment, as every user reads its arguments."""
+    """Those of *args* that the docker command finds in its environment, as every user reads its arguments.
+
+    None of them changes what it does: neither one that it may go by, nor one that it has from the machine.
+    """
     return {name: value for name, value in args.items() if _is_hidden(name, value)}
 
 
 def _is_hidden(name: str, value: str) -> bool:
     if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):  # none of an environment
         return False
-    if SECRETIVE.search(name):
-        return not _NO_SECRET.fullmatch(name)
-    return urls(value) != value and not _STEERING.fullmatch(name)
+    if name in os.environ or _STEERING.fullmatch(name):
+        return False
+    if SECRETIVE.search(name) and not _NO_SECRET.fullmatch(name):
+        return True
+    return bool(_PLACE.fullmatch(name)) and urls(value) != value

@@ -33,7 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     status.tolerate(sys.stdout, sys.stderr)
     root = Root(Path(os.environ.get("ADF_ROOT") or "/"))
-    return console.ended("adf-agent", lambda: commands.COMMANDS[arguments.command](arguments, root))
+    return console.ended("adf-agent", lambda: commands.COMMANDS[arguments.command](arguments, root), hide=_shown)
+
+
+def _shown(text: str) -> str:
+    from adf_agent import mask  # noqa: PLC0415  most commands have no error to tell
+
+    return mask.urls(text)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from adf_agent.deadline import Deadline
 
 
-LEAST = 16  # characters of what AWS makes; a shorter one is a sandbox's, and a word
+MADE_BY_AWS = 16  # characters; a shorter secret is a sandbox's, and a word
 PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 METADATA = ("169.254.169.254", "fd00:ec2::254", "[fd00:ec2::254]")  # the last as urllib compares it
 
@@ -79,10 +79,21 @@ class Clients:
 
         Raises AgentError without credentials, SettingsError where the environment is wrong.
         """
-        import boto3  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
 
-        with self._lock, _environment():  # making a client is not safe among threads
+        with self._lock:  # making a client is not safe among threads
+            self._hide_secrets(self._credentials(region))
+            with _environment():
+                if service not in self._made:
+                    config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20)
+                    self._made[service] = self._session.client(service, config=config)
+                return self._made[service]
+
+    def _credentials(self, region: str) -> Any:
+        """Those of now: a role's are renewed."""
+        import boto3  # noqa: PLC0415
+
+        with _environment():
             self._session = self._session or boto3.session.Session(region_name=os.environ.get("AWS_REGION") or region)
             credentials = self._session.get_credentials()
             if credentials is None:
@@ -93,12 +104,12 @@ class Clients:
                     cause="dependency",
                     transient=True,  # a profile's reach IMDS some seconds after the start
                 )
-            used = credentials.get_frozen_credentials()
-            self._hide(text for text in (used.secret_key, used.token) if len(text or "") >= LEAST)
-            if service not in self._made:
-                config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20)
-                self._made[service] = self._session.client(service, config=config)
-            return self._made[service]
+            return credentials.get_frozen_credentials()
+
+    def _hide_secrets(self, used: Any) -> None:
+        """Outside of what is said of the environment, whose errors are quoted; and no reason to have no client."""
+        texts = (getattr(used, name, None) for name in ("secret_key", "token"))
+        self._hide(text for text in texts if isinstance(text, str) and len(text) >= MADE_BY_AWS)
 
 
 def _spare_metadata() -> None:
@@ -116,11 +127,12 @@ def _environment() -> Iterator[None]:
     """Raises what the SDK finds wrong in the environment, or in its own files, as an AgentError."""
     from adf_agent import aws, mask  # noqa: PLC0415
 
-    wrong: tuple[type[Exception], ...] = (*aws.faults(), ValueError, OSError)
+    wrong: tuple[type[Exception], ...] = (*aws.faults(), ValueError, OSError, EOFError)
     try:
         yield
     except wrong as error:
-        sentence = f"no AWS client can be made: {mask.urls(str(error))}"
+        what = mask.urls(str(error)) or "its profile asks a person, as for the number of mfa_serial"
+        sentence = f"no AWS client can be made: {what}"
         if aws.fault(error, AgentError, "", "").transient:
             raise AgentError(sentence, hint="It may pass.", cause="dependency", transient=True) from error
         hint = "See AWS_… and the proxies in the unit's environment and in agent.env, and ~/.aws of its user."

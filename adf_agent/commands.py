@@ -26,14 +26,12 @@ ASK_SECONDS = 10.0  # for IMDS, where a person waits for an answer
 
 
 def _settings(arguments: argparse.Namespace, root: Root) -> int:
-    from adf_agent import mask  # noqa: PLC0415
-
     try:
         launched = _launch(root)
     except SettingsError:
         _tell_sources(root)
         raise
-    shown = mask.each(launched.settings.shown())
+    shown = launched.settings.shown()
     if arguments.json:
         print(json.dumps(shown, indent=1))
         return 0
@@ -46,22 +44,10 @@ def _settings(arguments: argparse.Namespace, root: Root) -> int:
 
 def _tell_sources(root: Root) -> None:
     """On standard error: what each source of settings holds, where they make no sense together."""
-    from adf_agent import launch, mask, settings, userdata  # noqa: PLC0415
+    from adf_agent import launch  # noqa: PLC0415
 
-    metadata = Clients(root).metadata(_asking())
-    sources: dict[str, Callable[[], dict[str, str] | None]] = {
-        "agent.env": lambda: launch.baked(root),
-        "user-data": lambda: userdata.parse(metadata.user_data()),
-        "tag": metadata.tags,
-    }
-    for source, read in sources.items():
-        try:
-            found = read() or {}
-        except AgentError as error:
-            found = {f"({error.sentence})": ""}
-        for name, text in found.items():
-            shown = printable(mask.setting(name, text, settings.TABLE))
-            print(f"{name:<20} {source:<10} {shown}".rstrip(), file=sys.stderr)
+    for name, source, text in launch.given(root, Clients(root).metadata(_asking())):
+        print(f"{name:<20} {source:<10} {printable(text)}".rstrip(), file=sys.stderr)
 
 
 def _config(arguments: argparse.Namespace, root: Root) -> int:
@@ -92,7 +78,7 @@ def _boot(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001  ev
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _only_agent(root, "boot") as (host, record, ledger):
+    with only_agent(root, "boot") as (host, record, ledger):
         do, fleet = None, None
         try:
             do = boot.read(host, record, ledger, Deadline(launch.patience(root), stop))
@@ -130,14 +116,19 @@ def _run(arguments: argparse.Namespace, root: Root) -> int:  # noqa: ARG001
     for number in asked:
         signal.signal(number, lambda sent, _: orders.put(asked[sent]))
     notify = Notify.of_environment(os.environ, time.monotonic)
-    with _only_agent(root, "run") as (host, record, ledger):
+    with only_agent(root, "run") as (host, record, ledger):
         record.listen(notify.status)
         return supervise.Supervisor(host, record, ledger, notify, orders, launch.patience(root)).run()
 
 
 @contextmanager
-def _only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledger]]":
-    """Clients, record and state of the one agent of *root*; what nobody expected is written down and raised."""
+def only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledger]]":
+    """Clients, record and state of the one agent of *root*; what nobody expected is written down.
+
+    It is raised as an AgentError: Python would print its own text, which may hold anything, into the journal.
+    """
+    import structlog  # noqa: PLC0415
+
     from adf_agent import log, state  # noqa: PLC0415
     from adf_agent.record import Record  # noqa: PLC0415
 
@@ -150,10 +141,13 @@ def _only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledge
             yield Clients(root, record.mask.add), record, state.Ledger(root)
         except AgentError as error:  # before there was a boot to fail
             record.fail(error)
+            error.sentence, error.hint = record.mask(error.sentence), record.mask(error.hint)
             raise
         except Exception as error:
-            record.fail(unexpected(error))
-            raise
+            structlog.get_logger().error("unexpected", exc_info=error)
+            fault = unexpected(error)
+            record.fail(fault)
+            raise fault from error
 
 
 def _drain(arguments: argparse.Namespace, root: Root) -> int:

@@ -91,7 +91,7 @@ def _meaning(error: ContainerError) -> ContainerError:
             hint="Check CMD and ENTRYPOINT in the Dockerfile.",
             cause="app",
         )
-    if isinstance(error.__cause__, APIError):
+    if isinstance(error.__cause__, APIError) and not error.transient:
         return ContainerError(
             error.sentence,
             hint="Check [container] in adf.toml, ADF_PUBLISH_ADDRESS and ADF_LOG_DRIVER; and `journalctl -u docker`.",

@@ -2,9 +2,10 @@
 
 import errno
 import hashlib
+import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -12,6 +13,7 @@ from typing import Protocol, TypeVar
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.errors import ReleaseError
+from adf_agent.tarball import Identity, identity
 
 T = TypeVar("T")
 CHUNK = 1 << 20  # bytes; large enough that Python's share of a download is small
@@ -40,17 +42,28 @@ class Fetched:
     digest: str  # SHA-256, 64 hex digits
     size: int  # bytes
     prehash: bytes = b""  # BLAKE2b-512, which a signature is of, where it is asked for
+    file: Identity = field(default=(), compare=False)  # what has these bytes, whatever takes its name later
 
 
 def fetch(source: Source, path: Path, deadline: Deadline, *, signed: bool = False) -> Fetched:
     """Downloads *source* to *path* (mode 0600), retried until the deadline. Raises ReleaseError, leaving no file."""
+    deadline.check()  # a boot that was left behind takes no later one's file away
     part = _Part(path, signed=signed)
     try:
-        deadline.retry(lambda: _attempt(lambda: part.take(source, deadline), part.late, deadline))
+        deadline.retry(lambda: _attempt(part.attempt(source, deadline), part.late, deadline))
+        return part.whole()
     except BaseException:
-        path.unlink(missing_ok=True)
+        part.discard()
         raise
-    return Fetched(part.hash.hexdigest(), part.size, part.prehash.digest() if part.prehash else b"")
+    finally:
+        part.close()
+
+
+def discard(path: Path, known: Identity) -> None:
+    """Removes *path* where it is the *known* file still; by its first two numbers it is known while it is open."""
+    with suppress(FileNotFoundError):
+        if identity(path)[: len(known)] == known:
+            path.unlink()
 
 
 def read(source: Source, most: int, what: str, deadline: Deadline) -> bytes:
@@ -83,7 +96,7 @@ def _attempt(call: Callable[[], T], late: Callable[[], ReleaseError], deadline: 
 
 
 class _Part:
-    """What has come so far."""
+    """What has come so far, in a file that is opened once: what is left behind writes to it, and to no later one."""
 
     def __init__(self, path: Path, *, signed: bool) -> None:
         self._path, self._signed = path, signed
@@ -91,12 +104,22 @@ class _Part:
         self._begin()
         with _writing(path):
             path.unlink(missing_ok=True)
-            path.touch(0o600, exist_ok=False)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def take(self, source: Source, deadline: Deadline) -> None:
+    def attempt(self, source: Source, deadline: Deadline) -> Callable[[], None]:
+        """One attempt, with a descriptor of its own: closed under a thread, its number could be another file's."""
+        with _writing(self._path):
+            file = os.fdopen(os.dup(self._descriptor), "r+b", buffering=0)
+
+        def take() -> None:
+            with file:
+                self._take(file, source, deadline)
+
+        return take
+
+    def _take(self, file: FileIO, source: Source, deadline: Deadline) -> None:
         body = source.open(self.size if self._proof else 0, self._proof)
-        # Opened anew, never created: an attempt that was left behind finds its file gone, and nobody else's.
-        with closing(body.chunks), _writing(self._path), self._path.open("r+b", buffering=0) as file:
+        with closing(body.chunks), _writing(self._path):
             if body.offset != self.size:
                 file.truncate(0)
                 self._begin()
@@ -105,6 +128,11 @@ class _Part:
             for chunk in body.chunks:
                 self._add(file, chunk)
                 deadline.check()
+                if body.total is not None and self.size > body.total:
+                    raise ReleaseError(
+                        f"the release is longer than the {body.total} bytes that it says",
+                        hint="Deliver it whole before an instance boots it.",
+                    )
                 if deadline.expired() and self.size != body.total:
                     raise self.late()
         if body.total is not None and self.size != body.total:
@@ -122,6 +150,16 @@ class _Part:
         if self.prehash:
             self.prehash.update(chunk)
         self.size += len(chunk)
+
+    def whole(self) -> Fetched:
+        prehash = self.prehash.digest() if self.prehash else b""
+        return Fetched(self.hash.hexdigest(), self.size, prehash, identity(self._descriptor))
+
+    def discard(self) -> None:
+        discard(self._path, identity(self._descriptor)[:2])
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
     def late(self) -> ReleaseError:
         return broken(f"it was not finished in time, but {self.size} bytes of it")

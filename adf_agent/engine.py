@@ -1,7 +1,6 @@
 """The Docker engine: reach it, tell what it can do, say what its errors mean."""
 
 import base64
-import binascii
 import http.client
 import json
 import os
@@ -136,12 +135,18 @@ def _ask(command: Path, *arguments: str) -> str:
 
 def logins(folder: Path) -> Iterator[str]:
     """The passwords and tokens for registries in DOCKER_CONFIG, else in *folder*; those of a helper are its own."""
-    with suppress(OSError, ValueError, AttributeError):
-        auths = json.loads((Path(os.environ.get("DOCKER_CONFIG") or folder) / "config.json").read_bytes()).get("auths")
-        for login in (auths or {}).values():
-            yield from (str(login[key]) for key in LOGIN if login.get(key))
-            with suppress(binascii.Error, UnicodeDecodeError):
-                yield base64.b64decode(login.get("auth", "")).decode().partition(":")[2]
+    found: Any = None
+    with suppress(OSError, ValueError):
+        found = json.loads((Path(os.environ.get("DOCKER_CONFIG") or folder) / "config.json").read_bytes())
+    for login in _table(_table(found).get("auths")).values():
+        texts = {key: text for key, text in _table(login).items() if text and isinstance(text, str)}
+        yield from (texts[key] for key in LOGIN if key in texts)
+        with suppress(ValueError):  # no base64, or no text
+            yield base64.b64decode(texts.get("auth", "")).decode().partition(":")[2]
+
+
+def _table(found: Any) -> dict[str, Any]:
+    return found if isinstance(found, dict) else {}
 
 
 def passing(said: str) -> bool:

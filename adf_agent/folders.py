@@ -5,6 +5,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from adf_agent.errors import ReleaseError
 from adf_agent.notation import Volume
@@ -51,9 +52,14 @@ class Folders:
         except OSError as error:
             raise ReleaseError(
                 f"adf.toml mounts {source} of the host, which the agent can't look at: {error.strerror}",
-                hint=f"Have the AMI bring it; the agent sees nothing of /home, /root and /tmp. {NAMED}",
+                hint=f"Have the AMI bring it; the agent sees nothing of /home, /root, /tmp and /var/tmp. {NAMED}",
             ) from error
         self._check(real, f"{source}, that is {real},", map(os.path.realpath, self.allowed), shut)
+        if Path(real).is_socket():
+            raise ReleaseError(
+                f"adf.toml mounts {source} of the host, which is a socket",
+                hint=f"Who may talk to it may do what its server does: no release may mount one. {NAMED}",
+            )
         return real
 
     def _check(self, path: str, shown: str, allowed: Iterable[str], shut: Iterable[str]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import structlog
 from docker.errors import APIError, NotFound
 
-from adf_agent import archive, build, mask
+from adf_agent import archive, build
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.engine import FAULTS, Engine, asking, passing
 from adf_agent.errors import Cause, ImageError
+from adf_agent.mask import Mask, secretive
 from adf_agent.notation import Port, in_words
 from adf_agent.release import Release
 from adf_agent.state import Ledger
@@ -71,11 +72,17 @@ def find(client: Any, name: str, how: str = "reused") -> Image | None:
 
 
 def provide(
-    engine: Engine, release: Release, choose: Callable[[], build.Builder], ledger: Ledger, deadline: Deadline
+    engine: Engine,
+    release: Release,
+    choose: Callable[[], build.Builder],
+    ledger: Ledger,
+    hide: Mask,
+    deadline: Deadline,
 ) -> Image:
     """The image of *release*: reused where the engine has it, else pulled, or built with what *choose* chooses.
 
-    It is tagged, and its tag is in *ledger*. Raises ImageError.
+    It is tagged, and its tag is in *ledger*. A build's output is kept as *hide* shows it, which is told the secrets
+    among the build's arguments. Raises ImageError.
     """
     if release.digest and (image := deadline.retry(lambda: find(engine.client, tag(release.digest)))):
         ledger.keep(image.tag)
@@ -85,7 +92,7 @@ def provide(
         return _pulled(engine.client, release, ledger, deadline)
     builder = choose()
     try:
-        built = deadline.retry(lambda: _build(release, builder, deadline))
+        built = deadline.retry(lambda: _build(release, builder, hide, deadline))
         return deadline.retry(lambda: _tagged(engine.client, release.digest, built, "built", ledger))
     finally:
         discard_unfinished(engine.client, builder.folder)
@@ -113,11 +120,10 @@ def _tagged(client: Any, digest: str, found: str, how: str, ledger: Ledger) -> I
     return image
 
 
-def _build(release: Release, builder: build.Builder, deadline: Deadline) -> str:
+def _build(release: Release, builder: build.Builder, hide: Mask, deadline: Deadline) -> str:
     if release.archive is None:
         raise ImageError("there is no archive to build from", cause="agent")
-    hide = mask.Mask()
-    hide.add(mask.secretive(release.manifest.build.args))
+    hide.add(secretive(release.manifest.build.args))
     output = build.Output(builder.folder / "build.log", hide)
     return builder.build(release.manifest.build, archive.context(release.archive), output, deadline)
 

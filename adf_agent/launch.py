@@ -1,13 +1,16 @@
 """What this instance was launched with: its identity and its settings, each value with its source."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from adf_agent import instance, settings, userdata
 from adf_agent.deadline import Deadline
-from adf_agent.errors import SettingsError
+from adf_agent.errors import AgentError, SettingsError
 from adf_agent.instance import DescribesTags, Identity, Metadata
+from adf_agent.mask import SECRETIVE, urls
 from adf_agent.notation import Volume, duration
 from adf_agent.root import Root
 from adf_agent.settings import Settings
@@ -28,7 +31,7 @@ class Launch:
 
     def mounts(self, volumes: Iterable[Volume], root: Root) -> tuple[Volume, ...]:
         """A release's *volumes* as this AMI lets it mount them, links in them followed. Raises ReleaseError."""
-        docker = os.environ.get("DOCKER_HOST", "").removeprefix("unix://"), os.environ.get("DOCKER_CONFIG", "")
+        docker = socket_of(os.environ.get("DOCKER_HOST", "")), os.environ.get("DOCKER_CONFIG", "")
         closed = *map(str, (root.etc, root.var, root.run)), *(place for place in docker if place.startswith("/"))
         return self.settings.volumes.opened(volumes, closed)
 
@@ -36,6 +39,12 @@ class Launch:
     def fact(self) -> str:
         source = self.settings.sources["RELEASE_URL"][1]
         return f"{self.identity.instance_id} in {self.identity.region}, RELEASE_URL from {source}"
+
+
+def socket_of(host: str) -> str:
+    """The path of the socket that a DOCKER_HOST is, however many slashes it begins with: Docker's SDK minds none."""
+    form = re.fullmatch(r"(?:(?:http\+)?unix:)?/*(.+)", host)
+    return "/" + unquote(form[1]) if form and re.match("(?:http[+])?unix:|/", host) else ""
 
 
 def baked(root: Root) -> dict[str, str]:
@@ -94,6 +103,30 @@ def read(
     resolved = settings.resolve(user_data, tags, agent_env)
     _check_region(resolved, identity)
     return Launch(identity, resolved, (*warnings, *resolved.warnings), described, metadata.lifecycle_target())
+
+
+def given(root: Root, metadata: Metadata) -> Iterator[tuple[str, str, str]]:
+    """Name, source and text of all that is given, where it makes no sense together: what may be shown of it."""
+    sources: dict[str, Callable[[], Mapping[str, str] | None]] = {
+        "agent.env": lambda: baked(root),
+        "user-data": lambda: userdata.parse(metadata.user_data()),
+        "tag": metadata.tags,
+    }
+    for source, read_source in sources.items():
+        try:
+            found = read_source() or {}
+        except AgentError as error:
+            yield f"({error.sentence})", source, ""
+        else:
+            yield from ((name, source, hidden(name, text)) for name, text in found.items())
+
+
+def hidden(name: str, text: str) -> str:
+    """What is shown of a *text* that may be wrong, as a signature may stand anywhere; of no setting, nothing."""
+    ours = name in settings.TABLE or name.startswith(settings.LOG_OPTION)
+    if text and (not ours or SECRETIVE.search(name) or (name == "RELEASE_URL" and len(text.split()) > 1)):
+        return "***"
+    return urls(text) if "://" in text else re.sub(r"(?<![^/])[^/]*@|(?<=\?).*", "***", text)
 
 
 def _check_region(resolved: Settings, identity: Identity) -> None:

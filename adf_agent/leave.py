@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import structlog
 
-from adf_agent import engine, member, report
+from adf_agent import engine, member, report, undo
 from adf_agent.background import Task
 from adf_agent.balancer import Balancer
 from adf_agent.deadline import Deadline
@@ -166,7 +166,8 @@ class Leaving:
         seconds = max(1.0, min(patience, self._deadline.remaining() - MARGIN_SECONDS / 2))
 
         def stop() -> None:
-            self._do.stop(engine.connect(self._do.host.docker, self._deadline.within(ASK_SECONDS)), seconds)
+            reached = engine.connect(self._do.host.docker, self._deadline.within(ASK_SECONDS))
+            undo.stop(self._do, reached, seconds)
 
         self._step("container stopped", stop, self._deadline)
         self._do.record.add(container=None)

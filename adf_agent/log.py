@@ -11,12 +11,13 @@ import structlog
 from adf_agent import mask
 
 Hide = Callable[[str], str]  # what a text is shown as
+OURS = {"event", "level", "stage", "timestamp"}  # our own words, by which a log is searched: no secret garbles them
 
 
 def configure(stream: TextIO, hide: Hide = mask.urls) -> None:
     """Sends every event to *stream*, with what is bound by `structlog.contextvars`: instance, release and stage.
 
-    Each text goes through *hide*.
+    Each text goes through *hide*, but for our own words.
     """
     render = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
@@ -29,7 +30,7 @@ def configure(stream: TextIO, hide: Hide = mask.urls) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _stacked,
-            lambda _, __, event: {key: _masked(value, hide) for key, value in event.items()},
+            lambda _, __, event: {key: value if key in OURS else _masked(value, hide) for key, value in event.items()},
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -55,8 +56,8 @@ def _chain(error: BaseException | None) -> Iterator[str]:
 
 
 def _masked(value: Any, hide: Hide) -> Any:
-    if isinstance(value, str):
-        return hide(value)
+    if value is None or isinstance(value, int | float):
+        return value
     if isinstance(value, dict):
         return {key: _masked(part, hide) for key, part in value.items()}
-    return [_masked(part, hide) for part in value] if isinstance(value, list | tuple) else value
+    return [_masked(part, hide) for part in value] if isinstance(value, list | tuple) else hide(str(value))

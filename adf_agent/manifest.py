@@ -1,7 +1,6 @@
 """`adf.toml`, which a release may carry beside its Dockerfile: how it is built, run and probed."""
 
 import difflib
-import math
 import posixpath
 import re
 import shlex
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from adf_agent.errors import ReleaseError
-from adf_agent.notation import LEAST_MEMORY, Port, Probe, Ulimit, Volume, brief, duration, size
+from adf_agent.notation import LEAST_MEMORY, MOST, Port, Probe, Ulimit, Volume, brief, duration, size
 
 T = TypeVar("T")
 NAME = "adf.toml"
@@ -23,6 +22,7 @@ CAPABILITIES = (
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW"),
     *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 )
+CPUS = 0.01, 10_000  # Docker's least, and more than any machine has
 MEND = f"Mend {NAME} and make the release anew."
 
 
@@ -35,8 +35,14 @@ def _typed(kind: type[T], name: str) -> Callable[[Any], T]:
     return parse
 
 
-_string, _boolean, _list = _typed(str, "a string"), _typed(bool, "true or false"), _typed(list, "a list")
+_text, _boolean, _list = _typed(str, "a string"), _typed(bool, "true or false"), _typed(list, "a list")
 _table, _integer = _typed(dict, "a table"), _typed(int, "a whole number")
+
+
+def _string(value: Any) -> str:
+    if "\0" in _text(value):
+        raise ValueError("must be without NUL characters, which no command or name can have")
+    return str(value)
 
 
 def _strings(value: Any) -> tuple[str, ...]:
@@ -59,6 +65,8 @@ def _inside(value: Any) -> str:
 def _arguments(value: Any) -> dict[str, str]:
     if wrong := [name for name, text in _table(value).items() if not isinstance(text, str)]:
         raise ValueError(f"{wrong[0]!r} must be a string, in quotes")  # the value may be a secret
+    if wrong := [name for name, text in value.items() if not name or "=" in name or "\0" in name + text]:
+        raise ValueError(f"{wrong[0]!r} must be a name without = and NUL, and its value without NUL")
     return dict(value)
 
 
@@ -67,7 +75,7 @@ def _publish(value: Any) -> tuple[Port, ...]:
 
 
 def _command(value: Any) -> tuple[str, ...]:
-    return tuple(shlex.split(value)) if isinstance(value, str) else _strings(value)
+    return tuple(shlex.split(_string(value))) if isinstance(value, str) else _strings(value)
 
 
 def _memory(value: Any) -> int:
@@ -77,8 +85,8 @@ def _memory(value: Any) -> int:
 
 
 def _cpus(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"must be a number above 0, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not CPUS[0] <= value <= CPUS[1]:
+        raise ValueError(f"must be a number from {CPUS[0]} to {CPUS[1]}, not {value!r}")
     return float(value)
 
 
@@ -99,8 +107,11 @@ def _ulimits(value: Any) -> tuple[Ulimit, ...]:
 
 
 def _ulimit(name: str, limit: Any) -> Ulimit:
+    if not re.fullmatch("[A-Za-z]+", name):
+        raise ValueError(f"{name!r} is no name of a limit, such as nofile")
     soft, hard = limit if isinstance(limit, list) and len(limit) == 2 else (limit, limit)  # noqa: PLR2004
-    if not (type(soft) is type(hard) is int and min(soft, hard) >= -1 and (hard == -1 or -1 < soft <= hard)):
+    whole = type(soft) is type(hard) is int and -1 <= min(soft, hard) <= max(soft, hard) <= MOST
+    if not whole or not (hard == -1 or -1 < soft <= hard):
         raise ValueError(f"{name} must be a number or [soft, hard] with soft at most hard, not {limit!r}")
     return Ulimit(name, soft, hard)
 
@@ -146,7 +157,7 @@ class Container:
     - `publish`: list of ports, `"80:8000"` (host, container), `8000`, `"53:53/udp"`; the image's EXPOSE
     - `command`: list of strings, or one string that is split as a shell would; the image's CMD
     - `memory`: most that it may use, `"512m"`, `"1g"` or a number of bytes, `"6m"` at least; no limit
-    - `cpus`: share of processors, a number above 0; no limit
+    - `cpus`: share of processors, a number from 0.01 on; no limit
     - `user`: `"name"`, `"uid"` or `"uid:gid"`; the image's USER
     - `read_only`: true for a root file system that can't be written, `/tmp` neither; false
     - `volumes`: list of `"name:/target"`, `"name:/target:ro"`; or of `"/folder:/target"`, as ADF_VOLUMES lets; none

@@ -3,7 +3,8 @@
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
@@ -18,6 +19,7 @@ SECRETIVE = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|[-_]PWD|CREDENTIAL|LICENSE|PRIVATE|(?:API|ACCESS)[-_]?KEY|[-_]KEY$",
     re.IGNORECASE,
 )
+SHORT = 4  # characters; a shorter secret stands in other words, which would tell it: masked where it is a name's value
 LEAST = 6  # characters of a text that is taken for a secret by its place alone, or looked for in other forms
 LEAST_LINE = 8  # characters; of a secret of several lines (a private key), each that is no mere bracket is masked
 
@@ -42,19 +44,6 @@ def url_secrets(url: str) -> Iterator[str]:
     yield from (text for text in named if len(text) >= LEAST)
 
 
-def each(settings: Mapping[str, Mapping[str, str | None]]) -> dict[str, dict[str, str | None]]:
-    """*settings*, by name, with the URLs in their texts masked (a probe's, a log driver's)."""
-    return {name: {key: text and urls(text) for key, text in parts.items()} for name, parts in settings.items()}
-
-
-def setting(name: str, text: str, known: Collection[str]) -> str:
-    """What is shown of a setting that may be wrong: a signature may stand where no URL has one; of none, nothing."""
-    ours = name in known or name.startswith("ADF_LOG_OPT_")
-    if text and (not ours or SECRETIVE.search(name) or (name == "RELEASE_URL" and len(text.split()) > 1)):
-        return "***"
-    return urls(text) if "://" in text else re.sub(r"[^/]*@|(?<=\?).*", "***", text)
-
-
 def secretive(values: Mapping[str, str]) -> Iterator[str]:
     """Those of *values* whose names say that they are nobody's to see, and the passwords in those that are URLs."""
     for name, value in values.items():
@@ -69,19 +58,30 @@ class Mask:
     """Masks URLs' credentials, and the secrets that it has been told of, in each form that a program may write."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # stages overlap, and each knows secrets
         self._secrets: set[str] = set()
         self._texts: list[str] = []
+        self._short = re.compile(r"(?!)")  # matches nothing
 
     def add(self, secrets: Iterable[str]) -> None:
-        if fresh := {*secrets} - self._secrets:
-            self._secrets |= fresh
-            texts = {form for secret in fresh for form in _forms(secret) if form}
-            self._texts = sorted({*self._texts, *texts}, key=len, reverse=True)  # one may be part of another
+        given = {*secrets} - {""}
+        with self._lock:
+            if fresh := given - self._secrets:
+                self._secrets |= fresh
+                texts = {form for secret in fresh if len(secret) >= SHORT for form in _forms(secret)}
+                self._texts = sorted({*self._texts, *texts}, key=len, reverse=True)  # one may be part of another
+                self._short = _as_value([secret for secret in self._secrets if len(secret) < SHORT])
 
     def __call__(self, text: str) -> str:
         for secret in self._texts:
             text = text.replace(secret, "***")
-        return urls(text)
+        return urls(self._short.sub("***", text))
+
+
+def _as_value(short: Iterable[str]) -> re.Pattern[str]:
+    """Where one of *short* is all of a name's value, as in `NAME=no` and `"NAME": "no"`."""
+    one = "|".join(sorted(map(re.escape, short), key=len, reverse=True)) or "(?!)"
+    return re.compile(rf"(?<=\w=)(?:{one})(?=[\s\"']|\Z)|(?<=\w\": \")(?:{one})(?=\")")
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -91,7 +91,9 @@ def _forms(secret: str) -> Iterator[str]:
         yield from (json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
         yield repr(text)[1:-1]
         if len(text) >= LEAST:
-            yield from (quote(text), quote(text, safe=""), quote_plus(text))
+            yield from (
+                as_url(text, safe=safe, errors="replace") for as_url in (quote, quote_plus) for safe in ("/", "")
+            )
             yield from _encoded(text.encode(errors="replace"))
 
 

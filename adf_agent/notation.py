@@ -9,7 +9,10 @@ from typing import Literal
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 BYTES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 LONGEST = 300  # characters of what a person is told of a value that is none
+SHORT = 40  # characters of one that is too large: what is wrong with it is said behind it
 LEAST_MEMORY = 6 * 2**20  # bytes; the engine refuses a container with less
+MOST_SECONDS = 365 * 24 * 3600  # nobody waits for longer, and no clock of the system's overflows
+MOST = 2**63 - 1  # what a whole number of Docker's and the kernel's can be
 
 
 def brief(error: ValueError) -> str:
@@ -18,12 +21,19 @@ def brief(error: ValueError) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
+
+
 def duration(value: str | float) -> float:
     """Seconds, from `90s`, `15m`, `2h`, or a number of seconds. Raises ValueError."""
     form = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value), re.ASCII)
     if isinstance(value, bool) or form is None:
         raise ValueError(f"{value!r} is no duration: write 90s, 15m, 2h or a number of seconds")
-    return float(form[1]) * SECONDS[form[2]]
+    if (seconds := float(form[1]) * SECONDS[form[2]]) > MOST_SECONDS:
+        raise ValueError(f"{_short(value)} is too long: a year is the most")
+    return seconds
 
 
 def size(value: str | int) -> int:
@@ -31,7 +41,9 @@ def size(value: str | int) -> int:
     form = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:(?<=[kmgt])i?b|b)?", str(value).lower(), re.ASCII)
     if isinstance(value, bool) or form is None:
         raise ValueError(f"{value!r} is no size: write 512m, 1g or a number of bytes")
-    return int(float(form[1]) * BYTES[form[2]])
+    if (number := float(form[1]) * BYTES[form[2]]) >= MOST:
+        raise ValueError(f"{_short(value)} is too large: no machine has as much")
+    return int(number)
 
 
 def in_words(size: int) -> str:

@@ -106,6 +106,10 @@ class Record:
             self._write()
         log.warning("degraded", reason=shown) if shown else log.info("mended", reason=former and former["reason"])
 
+    def probed(self, probe: object, answer: str, *, healthy: bool) -> None:
+        """Writes down the *answer* of the *probe*, whose path may hold a token, as the answer may that names it."""
+        self.add(probe={"probe": self.mask(str(probe)), "answer": self.mask(answer), "healthy": healthy})
+
     def begin(self) -> None:
         """The stages of a new beginning follow; those of the former are over."""
         self._began = time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -92,9 +92,9 @@ def obtain(
         _check_digest(location, fetched.digest)
         if signers and signed:
             signed.verify(fetched.prehash, signers.keys, location.name)
-        checked = archive.inspect(path, limits)
+        checked = archive.inspect(path, limits, fetched.file)
     except ReleaseError:
-        path.unlink()
+        download.discard(path, fetched.file)
         raise
     return Release(location, name, fetched.digest, checked.manifest, checked, fetched.size, signature=signed)
 

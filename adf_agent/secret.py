@@ -1,8 +1,8 @@
 """Secrets: decrypted by KMS, or fetched from where a reference points to (Parameter Store, Secrets Manager)."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Protocol
@@ -94,12 +94,12 @@ def _parameters(names: list[str], clients: Clients) -> dict[str, str]:
     """The texts of those parameters that exist, by name or ARN, with `:version` or `:label`, as in *names*."""
     with asking("ssm:GetParameters", f"parameters {', '.join(names)}"):
         found = clients.ssm().get_parameters(Names=names, WithDecryption=True)["Parameters"]
-    return {
-        each[by] + selector: each["Value"]
-        for each in found
-        for by in ("Name", "ARN")
-        for selector in (each.get("Selector", ""), f":{each['Version']}")  # moto gives no Selector
-    }
+        return {
+            each[by] + selector: each["Value"]
+            for each in found
+            for by in ("Name", "ARN")
+            for selector in (each.get("Selector", ""), f":{each['Version']}")  # moto gives no Selector
+        }
 
 
 def _secrets(ids: list[str], clients: Clients) -> dict[str, str]:
@@ -107,18 +107,28 @@ def _secrets(ids: list[str], clients: Clients) -> dict[str, str]:
     with asking("secretsmanager:BatchGetSecretValue", f"secrets {', '.join(ids)}"):
         call = clients.secretsmanager().batch_get_secret_value
         answers = [*pages(call, {"SecretIdList": ids}, "NextToken", "NextToken")]
-    for error in (error for page in answers for error in page.get("Errors", ())):
-        if error["ErrorCode"] != "ResourceNotFoundException":
-            from botocore.exceptions import ClientError  # noqa: PLC0415  as in aws.faults
+        found = [each for page in answers for each in _values(page)]
+        errors = [error for page in answers for error in page.get("Errors", ())]
+        for error in (error for error in errors if error["ErrorCode"] != "ResourceNotFoundException"):
+            _refuse(error)
+        for secret in found:
+            if "SecretString" not in secret:
+                raise ConfigError(f"the secret {secret['Name']} is binary", hint="An environment holds text only.")
+        return {by: each["SecretString"] for each in found for by in (each["Name"], each["ARN"], each["ARN"][:-7])}
 
-            with asking("secretsmanager:GetSecretValue", f"secret {error['SecretId']}"):
-                answer = {"Error": {"Code": error["ErrorCode"], "Message": error.get("Message", "")}}
-                raise ClientError(answer, "BatchGetSecretValue")
-    found = [secret for page in answers for secret in page.get("SecretValues", ())]
-    for secret in found:
-        if "SecretString" not in secret:
-            raise ConfigError(f"the secret {secret['Name']} is binary", hint="An environment holds text only.")
-    return {by: each["SecretString"] for each in found for by in (each["Name"], each["ARN"], each["ARN"][:-7])}
+
+def _values(page: Answer) -> Sequence[Answer]:
+    """The secrets of an answer; where it has errors, there may be none."""
+    found: Sequence[Answer] = page.get("SecretValues", ()) if page.get("Errors") else page["SecretValues"]
+    return found
+
+
+def _refuse(error: Answer) -> None:
+    from botocore.exceptions import ClientError  # noqa: PLC0415  as in aws.faults
+
+    with asking("secretsmanager:GetSecretValue", f"secret {error['SecretId']}"):
+        answer = {"Error": {"Code": error["ErrorCode"], "Message": error.get("Message", "")}}
+        raise ClientError(answer, "BatchGetSecretValue")
 
 
 def pages(call: Callable[..., Answer], request: Answer, got: str, sent: str) -> Iterator[Answer]:
@@ -130,12 +140,6 @@ def pages(call: Callable[..., Answer], request: Answer, got: str, sent: str) -> 
         yield page
 
 
-@contextmanager
-def asking(action: str, resource: str, **particular: tuple[str, str]) -> Iterator[None]:
+def asking(action: str, resource: str, **particular: aws.Meaning) -> AbstractContextManager[None]:
     """Raises AWS's errors as ConfigError; *particular* holds sentence and hint of codes with a meaning of their own."""
-    try:
-        yield
-    except aws.faults() as error:
-        if meaning := particular.get(aws.code(error)):
-            raise ConfigError(meaning[0], hint=meaning[1]) from error
-        raise aws.fault(error, ConfigError, action, resource) from error
+    return aws.asking(ConfigError, action, resource, particular=particular)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from adf_agent import container, health, image, report
+from adf_agent import container, health, image, report, undo
 from adf_agent.config import AppConfig
 from adf_agent.container import Container
 from adf_agent.engine import Engine
@@ -97,7 +97,7 @@ def reload(do: Stages, member: Member, former: Stages, leave: Callable[[], objec
         running = do.record.stage("container", lambda: do.container(reached, wanted))
         do.record.stage("health", lambda: do.health(reached, manifest, built, running))
     except AgentError:
-        do.undo(None)  # what serves again has the config that worked
+        undo.undo(do, None)  # what serves again has the config that worked
         raise
     do.keep_config(read)
     do.record.stage("report", lambda: join(do, member, reached, running))

@@ -11,7 +11,7 @@ from adf_agent import location, signature, userdata
 from adf_agent.errors import SettingsError
 from adf_agent.folders import Folders
 from adf_agent.location import Location
-from adf_agent.mask import SECRETIVE
+from adf_agent.mask import SECRETIVE, urls
 from adf_agent.notation import Limits, Port, Probe, brief, duration
 from adf_agent.signature import Key
 from adf_agent.sources import ANY, Sources
@@ -246,4 +246,4 @@ def _missing(given: Mapping[Source, Mapping[str, str]]) -> SettingsError:
 
 
 def _masked(name: str, text: str) -> str | None:
-    return "***" if text and SECRETIVE.search(name.partition(LOG_OPTION)[2]) else text or None
+    return "***" if text and SECRETIVE.search(name.partition(LOG_OPTION)[2]) else urls(text) or None

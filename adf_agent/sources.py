@@ -5,7 +5,7 @@ What two programs could read differently is no source: it is refused, not guesse
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import unquote, urlsplit
 
 from adf_agent.errors import ReleaseError
@@ -17,7 +17,10 @@ FORM = "URL prefixes: https://host/path, s3://bucket/prefix, file:///folder or d
 FOREIGN = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]|%(?![0-9A-Fa-f]{2})")
 AUTHORITY = re.compile(r"https?://(?:[^\\/?#@\s]*@)?([a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d*)?(?=[/?#]|$)", re.IGNORECASE)
 HIDDEN = re.compile(r"%(?:25)*(?:2e|2f|5c|00)", re.IGNORECASE)  # dots and slashes, however often they are encoded
+DOTS = re.compile(r"\.\.?(?:;|$)")  # some servers cut a segment at its semicolon first
 METADATA = ip_address("fd00:ec2::254")  # the other address of it is link-local
+NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
+COMPATIBLE = ip_network("::/96")  # RFC 4291, 2.5.5.1: of the past, and what takes one for it nobody knows
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,13 @@ class Place:
         except ValueError:
             return None
         segments = [unquote(segment) for segment in parts.path.split("/")[1:]]
-        odd = FOREIGN.search(url) or HIDDEN.search(parts.path) or {".", ".."} & {*segments}
-        if odd or scheme not in ("https", "http", "s3", "file") or bool(host) == (scheme == "file"):
+        odd = FOREIGN.search(url) or HIDDEN.search(parts.path) or any(map(DOTS.match, segments))
+        if (
+            odd
+            or parts.netloc.count("@") > 1
+            or scheme not in ("https", "http", "s3", "file")
+            or bool(host) == (scheme == "file")
+        ):
             return None
         return cls(scheme, host, port, tuple(segments))
 
@@ -131,10 +139,16 @@ def is_metadata(address: str) -> bool:
 
 def is_private(address: str) -> bool:
     """Whether *address*, an IP address, is one that the internet can't reach."""
-    return not _plain(address).is_global
+    found, plain = ip_address(address), _plain(address)
+    local = isinstance(plain, IPv6Address) and plain.is_site_local
+    return not plain.is_global or plain.is_multicast or local or found in COMPATIBLE
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
     """An IPv4 address that IPv6 carries is what it carries."""
     found = ip_address(address)
-    return (isinstance(found, IPv6Address) and found.ipv4_mapped) or found
+    if not isinstance(found, IPv6Address):
+        return found
+    if found in NAT64 or found in COMPATIBLE:
+        return IPv4Address(int(found) & 0xFFFFFFFF)
+    return found.ipv4_mapped or found.sixtofour or found

@@ -4,9 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
 
@@ -31,8 +28,6 @@ from adf_agent.release import Release
 from adf_agent.spec import Spec
 from adf_agent.state import Ledger
 
-STOP_SECONDS = 10.0  # for a container that never was in service: no request is in it
-UNDO_SECONDS = 15.0  # for all that is undone after a failure, also where Docker hangs
 LAST_CONFIG_SECONDS = 30.0  # to read the config anew, where there is one to fall back on
 GUARDS = ("ADF_RELEASE_KEYS", "ADF_RELEASE_SOURCES")
 log = structlog.get_logger()
@@ -125,7 +120,7 @@ class Stages:
         """The image, at hand, built or pulled."""
         wanted, folder = self.launched.settings.builder, self.host.root.var
         choose = functools.partial(Builder.choose, wanted, reached, folder)
-        provided = image.provide(reached, released, choose, self.ledger, self.deadline)
+        provided = image.provide(reached, released, choose, self.ledger, self.record.mask, self.deadline)
         digest = provided.tag.partition(":")[2]
         self.ledger.note(url_digest=self._url_digest(), release_digest=digest, manifest=released.manifest.text)
         self._introduced(dataclasses.replace(released, digest=digest))
@@ -151,8 +146,7 @@ class Stages:
         """Health of the container."""
         probe = self.probe(manifest, built, running)
         healthy = health.wait(reached.client, running, probe, manifest.health, self.deadline)
-        asked, answer = self.record.mask(str(probe)), self.record.mask(healthy.answer)
-        self.record.add(probe={"probe": asked, "answer": answer, "healthy": True})
+        self.record.probed(probe, healthy.answer, healthy=True)
         return healthy
 
     def probe(self, manifest: Manifest, built: Image, running: Container) -> Probe | None:
@@ -163,44 +157,6 @@ class Stages:
         """Keeps the config that was in service, for a restart to fall back on."""
         if read:
             lastgood.save(self.host.root, self.launched.identity.instance_id, read)
-
-    @contextmanager
-    def undone_on_failure(self, docker: Task[Engine]) -> Iterator[None]:
-        """Takes the container away where what is done meanwhile fails, within a time of its own; but under `hold`.
-
-        One that an agent started and left in a crash goes too; one that has been in service stays.
-        """
-        try:
-            yield
-        except BaseException as error:
-            if not self.former_serves() and not (self.is_held() and isinstance(error, AgentError)):
-                self.undo(docker)
-            raise
-
-    def stop(self, reached: Engine, timeout: float) -> None:
-        """Stops and removes the container, also one that a crash left without a note."""
-        for name in filter(None, (self.ledger.state.container_id, self.container_name())):
-            container.stop(reached.client, name, timeout)
-
-    def former_serves(self) -> bool:
-        """Whether what runs is a container that had been in service before this boot: no failure takes it away."""
-        return self.ledger.state.in_service and self.ledger.state.standing == "joined"
-
-    def undo(self, docker: Task[Engine] | None) -> None:
-        """Stops and removes the container, whatever state it is in; where Docker hangs, the log says that it stays."""
-        window = Deadline(UNDO_SECONDS, threading.Event())
-
-        def stop() -> None:
-            ready = docker is not None and docker.done() and not docker.failed()
-            reached = docker.value if docker and ready else engine.connect(self.host.docker, window)
-            self.stop(reached, STOP_SECONDS)
-
-        try:
-            Task(stop).result(window)
-        except (AgentError, TimeoutError) as error:  # why the boot failed is what counts
-            log.warning("container.not_removed", container=self.container_name(), reason=str(error))
-        self.ledger.note_if_possible(in_service=False)
-        self.record.add(container=None)
 
     def is_held(self) -> bool:
         """Whether a failing instance is kept for a person."""

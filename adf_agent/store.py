@@ -1,5 +1,6 @@
 """A release in S3 or on this machine; and which source a location has."""
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
@@ -7,12 +8,15 @@ from typing import Any
 
 import requests
 
-from adf_agent.aws import DENIED, code, fault, faults
+from adf_agent.aws import DENIED, code, fault, faults, mishaps
 from adf_agent.download import CHUNK, Body, Source
 from adf_agent.errors import ReleaseError, Withheld
+from adf_agent.folders import part_of_any
 from adf_agent.location import Location
 from adf_agent.sources import ANY, Sources
 from adf_agent.web import Web
+
+KERNELS = ("/proc", "/sys")  # what looks like a file there is an answer of the kernel's, without end or size
 
 
 class S3:
@@ -29,15 +33,11 @@ class S3:
             ask["Range"] = f"bytes={offset}-"
         try:
             answer = self._client().get_object(Bucket=self._location.bucket, Key=self._location.key, **ask)
-        except faults() as error:
+            body, size = answer["Body"], answer["ContentLength"]
+        except mishaps() as error:
             raise self._fault(error, version) from error
         found = answer.get("VersionId", "")
-        return Body(
-            self._chunks(answer["Body"], version),
-            offset,
-            offset + answer["ContentLength"],
-            "" if found == "null" else found,
-        )
+        return Body(self._chunks(body, version), offset, offset + size, "" if found == "null" else found)
 
     def _chunks(self, body: Any, version: str) -> Generator[bytes]:
         try:
@@ -64,7 +64,7 @@ class LocalFile:
 
     def open(self, offset: int, proof: str) -> Body:  # noqa: ARG002  a read of a file does not break off
         try:
-            if not self._path.is_file():
+            if not self._path.is_file() or part_of_any([os.path.realpath(self._path)], KERNELS):
                 raise ReleaseError(f"{self._path} is no file", hint="Mend RELEASE_URL.")
             return Body(self._chunks(), 0, self._path.stat().st_size, "")
         except OSError as error:

@@ -26,7 +26,7 @@ from adf_agent.vitals import ExitWatch, Vitals
 from adf_agent.works import CLOSE_SECONDS, Works
 
 TICK_SECONDS = 1.0  # for what nobody wakes the loop for: the watchdog, the clock
-END_SECONDS = 30.0  # for a work that is called off to take back what it did: more than stages.UNDO_SECONDS
+END_SECONDS = 30.0  # for a work that is called off to take back what it did: more than undo.UNDO_SECONDS
 JITTER = 0.5  # of ADF_UNHEALTHY_AFTER at most: what all instances feel at once must not replace all at once
 REBALANCE = "EC2 recommends a rebalance: this spot instance is at an elevated risk of being interrupted"
 Order = Literal["", "stop", "drain", "reload"]

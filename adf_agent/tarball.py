@@ -2,11 +2,12 @@
 
 import bz2
 import lzma
+import os
 import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -32,6 +33,13 @@ LOOKS_LIKE = {
 }
 HINT = "Make the release anew, for instance with git archive."
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # the last are bytes that are not UTF-8
+Identity = tuple[int, ...]
+
+
+def identity(file: Path | int) -> Identity:
+    """What tells a *file*, open or by its name, from any other that has the name before or after, once it is whole."""
+    found = os.stat(file)  # noqa: PTH116  an open one has no path
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Stream:
@@ -89,9 +97,14 @@ class Stream:
 
 
 @contextmanager
-def reading(path: Path, limited: Callable[[Iterator[bytes]], Iterator[bytes]] = iter) -> Iterator[Stream]:
-    """The unpacked bytes of *path*, through *limited*. Raises ReleaseError where they are cut short or corrupt."""
-    with path.open("rb") as file:
+def reading(
+    path: Path, limited: Callable[[Iterator[bytes]], Iterator[bytes]] = iter, known: Identity | None = None
+) -> Iterator[Stream]:
+    """The unpacked bytes of *path*, through *limited*.
+
+    Raises ReleaseError where they are cut short or corrupt, or the file is not the *known* one.
+    """
+    with _opened(path, known) as file:
         head = file.read(8)
         file.seek(0)
         new = next((new for magic, new in DECODERS.items() if head.startswith(magic)), None)
@@ -101,6 +114,16 @@ def reading(path: Path, limited: Callable[[Iterator[bytes]], Iterator[bytes]] = 
             raise ReleaseError(
                 f"the release's archive is cut short or corrupt: {error}", hint="Deliver the release again."
             ) from error
+
+
+def _opened(path: Path, known: Identity | None) -> BinaryIO:
+    with suppress(FileNotFoundError):
+        file = path.open("rb")
+        if known in (None, identity(file.fileno())):
+            return file
+        file.close()
+    hint = f"See what else writes to {path.parent}."
+    raise ReleaseError("the release's file is gone, or another one than was verified", hint=hint, cause="host")
 
 
 def _decoded(file: BinaryIO, new: Callable[[], Any]) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from adf_agent import container, health
+from adf_agent import container, probing
 from adf_agent.background import Task
 from adf_agent.engine import ANSWER_SECONDS, FAULTS
 from adf_agent.errors import AgentError, ContainerError
@@ -106,14 +106,13 @@ class Vitals:
 
     def _look_at_app(self, service: Service) -> None:
         wishes = service.manifest.health
-        answer = health.asker(service.client, service.container, service.probe, wishes.timeout)()
+        answer = probing.asker(service.client, service.container, service.probe, wishes.timeout)()
         former, self._bad = self._bad, 0 if answer.healthy else self._bad + 1
         turned = former >= wishes.unhealthy_threshold if answer.healthy else self._bad == wishes.unhealthy_threshold
         if turned:
-            text = self._record.mask(answer.text)
-            trouble = "" if answer.healthy else f"the app does not answer its probe: {text}"
+            trouble = "" if answer.healthy else f"the app does not answer its probe: {answer.text}"
             self._record.trouble("probe", trouble, "adf-agent logs")
-            self._record.add(probe={"probe": str(service.probe), "answer": text, "healthy": answer.healthy})
+            self._record.probed(service.probe, answer.text, healthy=answer.healthy)
 
 
 def free(folder: Path) -> int:

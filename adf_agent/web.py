@@ -18,13 +18,14 @@ from adf_agent.sources import ANY, Sources, host_of
 TIMEOUT = (10, 30)  # seconds to connect, and of silence in the middle
 REDIRECTS = 5
 GITHUB_API = "https://api.github.com"
+GITHUB = ("github.com", "www.github.com", "codeload.github.com", "api.github.com")
 NO_MORE = frozenset({206, 412, 416})  # asked for more of an object: the wrong part, or none
 PHRASES = {status.value: status.phrase for status in http.HTTPStatus}  # a server's own may quote the token
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Web:
-    """A release at an http(s) URL. *token*, GitHub's, is asked for once and sent to the first host only.
+    """A release at an http(s) URL. *token*, GitHub's, is asked for once where it is GitHub's, and sent to no other.
 
     A redirect leads into a private network only where *sources* names the URL there, or on the first host.
     """
@@ -37,7 +38,7 @@ class Web:
         sources: Sources = ANY,
     ) -> None:
         self._location, self._sources = location, sources
-        self._token = cache(token or str)
+        self._token = cache(token if token and _is_githubs(location) else str)
         self._anywhere, self._outside = (reach.session(session, check) for check in (reach.anywhere, reach.outside))
 
     def open(self, offset: int, proof: str) -> Body:
@@ -68,7 +69,7 @@ class Web:
 
     def _asset(self, github: GitHub, token: str) -> str:
         """A private release's asset has no other address than the API's (https://docs.github.com/en/rest/releases)."""
-        api = os.environ.get("GITHUB_API_URL", GITHUB_API).rstrip("/")
+        api = _api()
         which = f"tags/{quote(github.ref)}" if github.kind == "release" else "latest"
         releases = f"{api}/repos/{github.owner}/{github.repository}/releases"
         response = self._follow(f"{releases}/{which}", {}, token)
@@ -117,6 +118,15 @@ class Web:
             )
         except (OSError, ValueError) as error:  # all that requests raises, and lets pass
             raise _unanswered(error, url) from error
+
+
+def _api() -> str:
+    return (os.environ.get("GITHUB_API_URL") or GITHUB_API).rstrip("/")
+
+
+def _is_githubs(location: Location) -> bool:
+    """Whoever may write RELEASE_URL must not get the token by it, as the server that it names."""
+    return host_of(location.url) in {*GITHUB, host_of(_api())} - {""}
 
 
 class Login(requests.auth.AuthBase):
@@ -205,7 +215,10 @@ def _refusal(response: requests.Response, location: Location, token: bool) -> Re
             else "If it is private, set ADF_RELEASE_TOKEN; for adf-release, GH_TOKEN."
         )
     elif status in (requests.codes.unauthorized, requests.codes.forbidden):
-        hint = "A presigned URL may have expired; s3:// uses the instance's own role."
+        hint = (
+            "A presigned URL may have expired; s3:// uses the instance's own role; "
+            "ADF_RELEASE_TOKEN is sent to GitHub alone."
+        )
     unseen = status in (401, 403, 404) and location.github and not token  # GitHub's private ones
     said = f"{location.shown} answers {status} {PHRASES.get(status, '')}".rstrip()
     return (Withheld if unseen else ReleaseError)(said, hint=hint)

@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 
-from adf_agent import boot, container, leave, member, phases, report, serving
+from adf_agent import boot, container, leave, member, phases, report, serving, undo
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.engine import FAULTS
@@ -127,8 +127,8 @@ class Works:
             if self.member:
                 then.callback(self.member.end)
             then.callback(give_up, self._host, self._record, self._ledger, self.do, state.error)
-            if self.do and not self.do.former_serves():
-                self.do.undo(None)
+            if self.do and not undo.former_serves(self.do):
+                undo.undo(self.do, None)
 
     def report_unhealthy(self, stop: threading.Event) -> None:
         """Has the group replace this instance, which was in service: asked for until it was told, or *stop* is set."""

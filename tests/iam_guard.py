@@ -79,7 +79,6 @@ class Account:
 
     def __init__(self, cloud: Cloud, front: Guarded) -> None:
         self.cloud, self.front, self.iam = cloud, front, cloud.client("iam")
-        self._names: dict[str, str] = {}
 
     def instance(self, *policies: str, **names: str) -> str:
         """Gives the metadata service a role's credentials; the role's ARN."""

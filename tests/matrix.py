@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adf_agent import background, stages, works
+from adf_agent import background, undo, works
 from adf_agent.errors import EXIT_CODES, TRY_AGAIN
 from adf_agent.errors import Stage as ErrorStage
 
@@ -44,7 +44,7 @@ BOOT_SECONDS = 12.0  # ADF_BOOT_TIMEOUT where what fails does so for good: a sou
 SOUND_SECONDS = 60.0  # where it passes
 SPOT_SECONDS = 20.0  # what a notice leaves to a drain whose dependencies are gone
 # A boot's end is told, and all is undone, within this after its deadline; the last are for a busy machine.
-AFTER_SECONDS = background.CLEAR_SECONDS + stages.UNDO_SECONDS + works.GIVE_UP_SECONDS + works.CLOSE_SECONDS + 15.0
+AFTER_SECONDS = background.CLEAR_SECONDS + undo.UNDO_SECONDS + works.GIVE_UP_SECONDS + works.CLOSE_SECONDS + 15.0
 TENTHS = range(10)
 
 

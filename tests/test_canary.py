@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import canary
 import pytest
 from canary import CONFIG, Listening, Places
-from fixtures_agent import BASE, Booted, Files, Machine, app, tarball
+from fixtures_agent import BASE, Booted, Daemon, Files, Machine, app, tarball
 from test_boot import free_port, table
 from web import Answer, Asked, Web
 
@@ -187,11 +187,12 @@ def leaky(machine: Machine, internet: Web) -> Iterator[Leaky]:
 
 def test_an_instance_in_service_has_told_nobody(leaky: Leaky, tmp_path: Path) -> None:
     """A password in the journal, in `ps`, in a status that every user reads, or at a host that it is not for."""
-    leaky.launch()
+    leaky.launch({**healthy(), "adf.toml": f"{TOML}[health]\ninterval = 0.2\ntimeout = 0.3\nunhealthy_threshold = 2\n"})
     with manager(tmp_path / "notify") as told:
         agent = leaky.machine.daemon(NOTIFY_SOCKET=str(tmp_path / "notify"))
         agent.reach("in service")
         status = leaky.machine.status()
+        silent = unanswered(leaky.machine, agent)
         asked = [leaky.ask(*words.split()) for words in READ]
         collected = leaky.ask("doctor", "--collect", str(tmp_path / "collected"))
         image = inside(leaky.machine)
@@ -204,7 +205,7 @@ def test_an_instance_in_service_has_told_nobody(leaky: Leaky, tmp_path: Path) ->
         assert agent.end() == 0, agent.log()
     places = leaky.look(*asked, collected, reloaded, refused, drained)
     places.put("notify", b"\n".join(told))
-    places.texts += image.texts
+    places.texts += image.texts + silent.texts
     places.archive("collected", (tmp_path / "collected").read_bytes())
     assert not (leaks := places.leaks(ALLOWED)), "\n".join(sorted(leaks))
     # All of it was looked at.
@@ -213,6 +214,24 @@ def test_an_instance_in_service_has_told_nobody(leaky: Leaky, tmp_path: Path) ->
     assert status["degraded"], "the tag that is no setting"
     for place, text in LOOKED:
         assert places.has(place, text), f"{text} in {place}"
+
+
+def unanswered(machine: Machine, agent: Daemon) -> Places:
+    """What is told of an app that does not answer its probe for a while, and of its answer after that."""
+    places = Places()
+
+    def told(*, healthy: bool) -> bool:
+        return bool(machine.status()["probe"]["healthy"] is healthy)
+
+    [app] = machine.containers()
+    app.pause()
+    agent.until(lambda: told(healthy=False), "the app is missed")
+    places.put("status of an app that is paused", json.dumps(machine.status(), ensure_ascii=False))
+    places.put("output", machine.run("status").out)
+    app.unpause()
+    agent.until(lambda: told(healthy=True), "the app answers again")
+    places.put("status of an app that was paused", json.dumps(machine.status(), ensure_ascii=False))
+    return places
 
 
 READ = (
@@ -228,6 +247,7 @@ LOOKED = (
     ("web https://objects.example/", canary.SIGNATURE), ("docker arguments", "--build-arg"),
     ("docker environment", canary.PROXY), ("history", "FLAVOUR"), ("labels", "adf.release"), ("image", "busybox"),
     ("notify", "STATUS=in service"), ("collected", "GREETING=***"),
+    ("status of an app that is paused", "does not answer its probe"),
 )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """The environment that clients are made in: the machine's own, agent.env's lines for it, and mistakes in either."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,11 @@ from fixtures_agent import Machine, app
 from test_boot import free_port, table
 
 from adf_agent import launch
+from adf_agent.clients import Clients
+from adf_agent.errors import AgentError
 from adf_agent.root import Root
 
+TOKEN = "a-session-token-of-aws"
 PROXY = "http://127.0.0.1:9"
 PROXIED = """
 import sys
@@ -21,6 +26,17 @@ from adf_agent.root import Root
 Clients(Root(Path(sys.argv[1])))
 from botocore.utils import get_environ_proxies
 print(*(bool(get_environ_proxies(f"http://{place}/")) for place in sys.argv[2:]))
+"""
+ASKING = """
+import sys
+from pathlib import Path
+from adf_agent.clients import Clients
+from adf_agent.errors import AgentError
+from adf_agent.root import Root
+try:
+    Clients(Root(Path(sys.argv[1]))).s3("eu-west-1")
+except AgentError as error:
+    print(type(error).__name__, error.sentence)
 """
 METADATA = ("169.254.169.254", "[fd00:ec2::254]")
 
@@ -78,6 +94,56 @@ def test_a_mistake_in_the_environment_is_a_setting_to_mend(
     assert "agent.env" in booted.error["hint"]
 
 
+def test_credentials_that_are_no_texts_are_no_end_of_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A boot that ends in the mask, by a credential process whose keys are numbers to it."""
+    process = tmp_path / "credentials"
+    keys = {"Version": 1, "AccessKeyId": "ASIA", "SecretAccessKey": 12345678901234567, "SessionToken": TOKEN}
+    process.write_text(f"#!/bin/sh\necho '{json.dumps(keys)}'\n")
+    process.chmod(0o755)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {process}\n")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))  # which would be set, also for the tests after this
+    hidden: list[str] = []
+    assert Clients(Root(tmp_path), hidden.extend).s3("eu-west-1")
+    assert hidden == [TOKEN]
+
+
+def test_a_profile_that_asks_a_person_is_a_setting_to_mend(tmp_path: Path) -> None:
+    """A fault of the agent's own, as a profile with mfa_serial waits for a number that nobody types."""
+    profile = "role_arn = arn:aws:iam::123456789012:role/x\nsource_profile = base\nmfa_serial = arn:aws:iam::1:mfa/me"
+    base = "aws_access_key_id = x\naws_secret_access_key = y"
+    (tmp_path / "config").write_text(f"[default]\n{profile}\n[profile base]\n{base}\n")
+    bare = {name: text for name, text in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ASKING, tmp_path],
+        env={**bare, "AWS_CONFIG_FILE": str(tmp_path / "config")},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # without a terminal, as an agent is
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("SettingsError no AWS client can be made: its profile asks a person"), done.stdout
+
+
+def test_an_error_of_who_is_told_the_secrets_is_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secret key in the status, as the mistake in the environment that it was taken for."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", TOKEN)
+
+    def hide(secrets: Iterable[str]) -> None:
+        raise ValueError(*secrets)
+
+    with pytest.raises(ValueError, match=TOKEN) as caught:
+        Clients(Root(tmp_path), hide).s3("eu-west-1")
+    assert not isinstance(caught.value, AgentError)
+
+
 @pytest.mark.parametrize("command", ["settings", "config", "boot"])
 def test_agent_env_brings_the_environment_to_every_command(machine: Machine, command: str) -> None:
     """A config that the agent reads from another endpoint than the operator who looks at it by `adf-agent config`."""
@@ -111,3 +177,26 @@ def test_what_is_no_setting_is_for_the_environment(tmp_path: Path, text: str, ex
     folder.mkdir(parents=True)
     (folder / "agent.env").write_text(text)
     assert launch.environment(Root(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shown"),
+    [
+        ("RELEASE_URL", "me:pw@host/a?key=b", "***host/a?***"),
+        ("RELEASE_URL", "https://me:pw@host/a?key=b", "https://***@host/a?key=***"),
+        ("RELEASE_URL", "https://host/a b", "***"),
+        ("ADF_APP", "a@b@c/d@e", "***c/***e"),
+        ("ADF_APP", "web", "web"),
+        ("ADF_LOG_OPT_TAG", "web", "web"),
+        ("ADF_LOG_OPT_API_KEY", "x", "***"),
+        ("OTHER", "x", "***"),
+    ],
+)
+def test_a_setting_that_may_be_wrong_is_shown_without_what_may_be_secret(name: str, text: str, shown: str) -> None:
+    """A password in the journal, as no scheme stood before it."""
+    assert launch.hidden(name, text) == shown
+
+
+def test_a_setting_without_end_is_shown_at_once() -> None:
+    """An `adf-agent settings` that says nothing for hours, where user-data is megabytes of letters."""
+    assert launch.hidden("ADF_APP", "a" * 2_000_000).endswith("a")  # a quadratic search: the test's time-out

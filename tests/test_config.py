@@ -443,6 +443,30 @@ def test_one_denied_secret_of_a_batch_is_named(table: Table) -> None:
     assert error.sentence.startswith("secretsmanager:GetSecretValue on secret s is denied")
 
 
+def page_of_a_proxy() -> Through:
+    """A client whose answers are what the SDK makes of a page that it has no word of: nothing."""
+    return Through(None, lambda *_: {})
+
+
+@pytest.mark.parametrize(
+    ("action", "service", "item"),
+    [
+        ("dynamodb:Query", "dynamodb", {}),
+        ("kms:Decrypt", "kms", {"Secret": {"B": b"cipher"}}),
+        ("ssm:GetParameters", "ssm", {"Ref": {"S": "ssm:/web/a"}}),
+        ("secretsmanager:BatchGetSecretValue", "secretsmanager", {"Ref": {"S": "secretsmanager:a"}}),
+    ],
+)
+def test_a_page_in_place_of_an_answer_may_pass(table: Table, action: str, service: str, item: dict[str, Any]) -> None:
+    """A proxy's page of welcome that ends the boot of a whole fleet as a fault of the agent's own."""
+    table.put("A", **(item or {"Value": {"S": "x"}}))
+    client = page_of_a_proxy()
+    error = table.refused(seconds=0, **{service: client if service == "dynamodb" else lambda: client})
+    assert error.sentence.startswith(f"{action} on ")
+    assert error.sentence.endswith(" was answered by something that is not AWS")
+    assert (error.cause, error.transient, "HTTPS_PROXY" in error.hint) == ("dependency", True, True)
+
+
 def test_secrets_in_trouble_or_on_a_further_page_are_asked_for_again(table: Table) -> None:
     """A busy Secrets Manager ends the boots of a whole scale-out."""
     table.put("A", Ref={"S": "secretsmanager:s"})

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from adf_agent.doctor.metadata import reaches_containers
 from adf_agent.errors import ReleaseError
 from adf_agent.folders import SYSTEM, Folders, unmoved
 from adf_agent.instance import Metadata
+from adf_agent.launch import socket_of
 from adf_agent.notation import Volume
 from adf_agent.sandbox.imds import Imds
 
@@ -119,6 +121,37 @@ def test_the_systems_own_folders_are_mounted_under_no_list(source: str) -> None:
     assert "no release may mount" in refused(Folders(("/",)), source).sentence
 
 
+def test_a_socket_is_mounted_under_no_list(host: Path) -> None:
+    """Another engine's socket, or a database's without a password, as it lay in a folder that is open."""
+    (host / "web/link").symlink_to("bus")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{host}/web/bus")
+        for source in ("bus", "link"):
+            assert "which is a socket" in refused(Folders.parse(f"{host}/web"), f"{host}/web/{source}").sentence
+
+
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("unix:///srv/x/docker.sock", "/srv/x/docker.sock"),
+        ("unix://srv/x/docker.sock", "/srv/x/docker.sock"),
+        ("unix:/srv/x/docker.sock", "/srv/x/docker.sock"),
+        ("unix:////srv/x//docker.sock", "/srv/x//docker.sock"),
+        ("http+unix://%2Fsrv%2Fx", "//srv/x"),
+        ("/srv/x/docker.sock", "/srv/x/docker.sock"),
+        ("tcp://127.0.0.1:2375", ""),
+        ("ssh://me@host", ""),
+        ("", ""),
+    ],
+)
+def test_the_engines_socket_is_known_in_every_form_of_its_address(host: str, path: str) -> None:
+    """Docker's own socket in a container, as DOCKER_HOST was written with a slash less than elsewhere."""
+    assert socket_of(host) == path
+    if path:
+        with pytest.raises(ReleaseError, match="no release may mount"):
+            Folders(("/srv",)).opened([Volume("/srv/x/docker.sock", "/x")], [socket_of(host)])
+
+
 @pytest.mark.parametrize(("source", "why"), [("web/none", "No such file"), ("web/round", "symbolic links")])
 def test_what_can_not_be_looked_at_is_not_mounted(host: Path, source: str, why: str) -> None:
     """A folder that Docker makes, as root, where a link was put in the meantime; a mistyped one that is empty."""
@@ -166,11 +199,11 @@ def test_a_release_that_mounts_another_folder_ends_the_boot_before_it_is_built(m
 
 def test_the_folder_of_the_engine_in_use_is_closed_wherever_it_is(machine: Machine) -> None:
     """A Docker whose socket is not in /run, and so in every container that mounts the folder above it."""
-    socket = Path(os.environ["DOCKER_HOST"].removeprefix("unix://"))
-    machine.agent_env(ADF_VOLUMES=socket.parent)
-    toml = f'[container]\nvolumes = ["{socket.parent}:/x"]\n'
+    place = Path(os.environ["DOCKER_HOST"].removeprefix("unix://"))
+    machine.agent_env(ADF_VOLUMES=place.parent)
+    toml = f'[container]\nvolumes = ["{place.parent}:/x"]\n'
     booted = machine.boot(RELEASE_URL=machine.release(app(adf_toml=toml)))
-    assert (booted.code, f"no release may mount {socket}" in booted.error["sentence"]) == (12, True), booted.log
+    assert (booted.code, f"no release may mount {place}" in booted.error["sentence"]) == (12, True), booted.log
 
 
 def test_an_app_runs_with_as_little_as_it_asks_for(machine: Machine, docker_client: docker.DockerClient) -> None:

@@ -27,6 +27,7 @@ from test_bad_input import registry
 from test_boot import free_port, table
 
 from adf_agent import aws
+from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.doctor import agent, check, metadata, ports, ranking, unit
 from adf_agent.doctor import engine as engine_checks
@@ -686,7 +687,48 @@ def test_a_hop_limit_that_can_not_be_told_is_not_guessed(imds: Imds, status: int
     imds.instance.hop_limit = hops
     imds.faults = [Fault(status, path="/latest/api/token")]
     assert metadata.reaches_containers(imds.endpoint) is None
-    assert metadata.reaches_containers("http://127.0.0.1:9") is None
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:9", "http://127.0.0.1:99999", "http://[::1", "http:///", "127.0.0.1", ""]
+)
+def test_an_endpoint_that_is_none_is_no_reason_to_end_with_a_traceback(endpoint: str) -> None:
+    """A doctor that is ill itself, as somebody mistyped a port."""
+    assert metadata.reaches_containers(endpoint) is None
+    assert metadata.answers_without_token(endpoint) is False
+
+
+def test_a_slow_metadata_service_is_not_taken_for_a_hop_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """“Containers are shut out of the role's credentials”, which they were given: the answer only took its time."""
+    monkeypatch.setattr(metadata, "HOP_SECONDS", (0.1, 5.0))
+    monkeypatch.setattr(metadata, "NETSTAT", tmp_path / "netstat")  # the kernel's counts what others drop here, too
+    metadata.NETSTAT.write_text(
+        f"TcpExt: SyncookiesSent {metadata.DROPPED}\nTcpExt: 4 7\nIpExt: InNoRoutes\nIpExt: 0\n"
+    )
+    over = threading.Event()
+
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1024)
+            over.wait(0.3)  # what makes it slow
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = Task(lambda: answer(server))
+        assert metadata.reaches_containers(f"http://127.0.0.1:{server.getsockname()[1]}") is None
+        over.set()
+        answering.result(Deadline(10, threading.Event()))
+
+
+def test_a_metadata_service_without_tokens_is_named(lone: Machine) -> None:
+    """“Containers are shut out”, of an instance where IMDSv1 gives everyone the role, as no hop limit counts there."""
+    imds = lone.cloud.imds
+    imds.instance.hop_limit = 1
+    imds.faults = [Fault(200, path="/latest/meta-data/instance-id", body=imds.instance.instance_id.encode())]
+    (found,) = doctor(lone).of("hop limit")
+    assert (found["level"], "IMDSv1 answers: containers get" in found["sentence"]) == ("warn", True), found
+    assert found["fix"].endswith(f"--instance-id {imds.instance.instance_id} --http-tokens required")
 
 
 def test_credentials_of_the_operator_are_not_taken_for_the_roles(lone: Machine) -> None:

@@ -23,7 +23,7 @@ from fixtures_agent import app, tarball
 from fixtures_web import plain, surfer
 from web import Answer, Asked, Web
 
-from adf_agent import release, store
+from adf_agent import archive, download, release, store
 from adf_agent.background import Task
 from adf_agent.deadline import Deadline
 from adf_agent.download import Body, Fetched, Source, fetch
@@ -220,6 +220,71 @@ def test_an_attempt_that_was_left_behind_writes_no_file(path: Path) -> None:
     assert not path.exists()
 
 
+class Held:
+    """Bytes that are there once *comes* is set."""
+
+    def __init__(self, data: bytes, comes: threading.Event) -> None:
+        self._data, self._comes = data, comes
+
+    def open(self, offset: int, proof: str) -> Body:
+        assert (offset, proof) == (0, "")
+        self._comes.wait(10)
+        return Body((chunk for chunk in [self._data]), 0, len(self._data), "")
+
+
+def test_an_attempt_that_was_left_behind_never_writes_into_a_later_ones_file(path: Path) -> None:
+    """Somebody else's release, built as the one that was verified: its server answered once the next one had come."""
+    comes, here = threading.Event(), threading.Event()
+    here.set()
+    before = set(threading.enumerate())
+    with pytest.raises(ReleaseError, match="not finished in time"):
+        fetch(Held(OLD, comes), path, within(0.1))
+    (left,) = set(threading.enumerate()) - before
+    assert fetch(Held(NEW, here), path, within(20)) == whole(NEW)
+    comes.set()
+    left.join(10)
+    assert not left.is_alive()
+    assert path.read_bytes() == NEW
+
+
+def test_a_boot_that_was_left_behind_takes_no_later_ones_file_away(path: Path) -> None:
+    """A boot that fails for want of its release, which a thread of the former one had cleared up."""
+    comes, stop = threading.Event(), threading.Event()
+    left = Task(lambda: fetch(Held(OLD, comes), path, within(20, stop)))
+    while not path.exists():
+        assert not left.done()
+    path.unlink()
+    path.write_bytes(NEW)
+    stop.set()
+    with pytest.raises(Stopped):
+        left.result(within(10))
+    assert path.read_bytes() == NEW
+    with pytest.raises(Stopped):  # one that comes to it as late as that
+        fetch(Held(OLD, comes), path, within(20, stop))
+    assert path.read_bytes() == NEW
+    comes.set()
+
+
+def test_what_is_built_is_the_file_that_was_verified(tmp_path: Path, path: Path) -> None:
+    """A file that took the name between the digest's check and the build, and ran as what was signed."""
+    good, other = tarball(app()), tarball(app(page="other"))
+    (tmp_path / "v1.tar").write_bytes(good)
+    (tmp_path / "v2.tar").write_bytes(other)
+    fetched = fetch(store.LocalFile(tmp_path / "v1.tar"), path, within(20))
+    checked = archive.inspect(path, Limits(), fetched.file)
+    assert b"".join(archive.context(checked))
+    (tmp_path / "v2.tar").rename(path)
+    for read in (lambda: archive.inspect(path, Limits(), fetched.file), lambda: b"".join(archive.context(checked))):
+        with pytest.raises(ReleaseError, match="gone, or another one than was verified") as caught:
+            read()
+        assert caught.value.cause == "host"
+    download.discard(path, fetched.file)
+    assert path.read_bytes() == other
+    path.unlink()
+    with pytest.raises(ReleaseError, match="gone, or another one than was verified"):
+        b"".join(archive.context(checked))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder that takes a MiB and a bit, and what is said when it has; without the right to mount, a file limit."""
@@ -296,6 +361,7 @@ ASSET = "https://github.com/o/r/releases/download/v1/app.tar.gz"
 LATEST = "https://github.com/o/r/releases/latest/download/app.tar.gz"
 ARCHIVE = "https://github.com/o/r/archive/refs/tags/v1.tar.gz"
 API = "https://api.github.com/repos/o/r"
+CODE = "https://codeload.github.com/o/r/tar.gz/v1"
 OBJECT = "https://objects.example/app"
 ONE, OTHER = "https://releases.example", "https://other.example"
 ASSETS = Answer(200, b'{"assets": [{"name": "x", "id": 6}, {"name": "app.tar.gz", "id": 7, "url": "https://x/"}]}')
@@ -343,11 +409,11 @@ WAYS = [
     Way("API asset", f"{API}/releases/assets/7", PRIVATE, (f"{API}/releases/assets/7",), tuple(PRIVATE)),
     Way(
         "there and back",
-        f"{ONE}/a",
-        {f"{ONE}/a": to(f"{OTHER}/b"), f"{OTHER}/b": to(f"{ONE}/c"), f"{ONE}/c": HERE},
-        (f"{ONE}/a",),
+        CODE,
+        {CODE: to(f"{OTHER}/b"), f"{OTHER}/b": to(f"{CODE}c"), f"{CODE}c": HERE},
+        (CODE,),
     ),
-    Way("same host", f"{ONE}/a", {f"{ONE}/a": to("/b"), f"{ONE}/b": to("c"), f"{ONE}/c": HERE}, (f"{ONE}/a",)),
+    Way("same host", CODE, {CODE: to("v2"), f"{CODE[:-1]}2": to("v3"), f"{CODE[:-1]}3": HERE}, (CODE,)),
     Way(
         "API that leads elsewhere",
         ASSET,
@@ -393,14 +459,42 @@ def test_the_token_is_asked_for_once_and_taken_without_its_lines_end(internet: W
         asked.append("once")
         return f"{SECRET}\n"
 
-    internet.serve(f"{ONE}/v1.tar", Answer(500), HERE)
-    assert fetch(WebSource(parse(f"{ONE}/v1.tar"), token, surfer(internet)), path, within(20)) == whole(OLD)
+    internet.serve(CODE, Answer(500), HERE)
+    assert fetch(WebSource(parse(CODE), token, surfer(internet)), path, within(20)) == whole(OLD)
     assert asked == ["once"]
     assert {each.headers["Authorization"] for each in internet.asked} == {f"Bearer {SECRET}"}
 
 
-def test_a_token_is_never_sent_in_the_clear(web: Web) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"{ONE}/v1.tar",
+        f"{ONE}/o/r/releases/download/v1/app.tar.gz.minisig",
+        f"{ONE}/v1.release.json",
+        "https://github.com@other.example/o/r/releases/download/v1/app.tar.gz",
+        "https://other.example/github.com/o/r/archive/v1.tar.gz",
+    ],
+)
+def test_no_other_host_gets_githubs_token(internet: Web, url: str) -> None:
+    """A token for every private repository, had by whoever may name a server in RELEASE_URL."""
+    internet.serve(url.replace("github.com@", ""), HERE)
+    source = WebSource(parse(url), lambda: pytest.fail("nobody needs the token"), surfer(internet))
+    assert take(source) == OLD
+    assert not any(SECRET in str(each.headers) or "Bearer" in str(each.headers) for each in internet.asked)
+
+
+def test_a_github_of_ones_own_gets_its_token(internet: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """401 from a company's own GitHub, as its address is none that everybody knows."""
+    monkeypatch.setenv("GITHUB_API_URL", f"{ONE}/api/v3")
+    url = f"{ONE}/api/v3/repos/o/r/tarball/v1"
+    internet.serve(url, HERE)
+    assert take(WebSource(parse(url), lambda: SECRET, surfer(internet))) == OLD
+    assert [each.headers["Authorization"] for each in internet.asked] == [f"Bearer {SECRET}"]
+
+
+def test_a_token_is_never_sent_in_the_clear(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token that anybody on the way reads, as RELEASE_URL is http:// with a digest."""
+    monkeypatch.setenv("GITHUB_API_URL", web.url)
     url = web.serve("/v1.tar", HERE)
     assert take(WebSource(parse(url + PIN), lambda: SECRET, plain())) == OLD
     assert "Authorization" not in web.asked[0].headers
@@ -475,8 +569,8 @@ REFUSALS = [
     Refusal("redirect to half an address", to("https://["), "no URL", "RELEASE_URL"),
     Refusal("redirect to a port that is none", to("https://other.example:65536/"), "no URL", "RELEASE_URL"),
     Refusal("certificate of another", to("https://unnamed.example/"), "of unnamed.example is not trusted", "clock"),
-    Refusal("token of several lines", HERE, "no token", "alone", token=f"a\n{SECRET}"),
-    Refusal("token beyond ASCII", HERE, "no token", "alone", token=f"€{SECRET}"),
+    Refusal("token of several lines", HERE, "no token", "alone", CODE, f"a\n{SECRET}"),
+    Refusal("token beyond ASCII", HERE, "no token", "alone", CODE, f"€{SECRET}"),
 ]
 
 
@@ -616,21 +710,66 @@ def test_an_object_that_is_not_there_ends_the_boot(bucket: Any, path: Path, url:
     assert not path.exists()
 
 
+class Stranger:
+    """A client whose answers are what the SDK makes of a page that it has no word of."""
+
+    def get_object(self, **_: object) -> dict[str, object]:
+        return {"Body": None}
+
+
+class Circling:
+    """A client that a redirect without a word of the region leads to ask for it by a call that is redirected."""
+
+    def get_object(self, **_: object) -> dict[str, object]:
+        raise RecursionError("maximum recursion depth exceeded")
+
+
+@pytest.mark.parametrize("client", [Stranger(), Circling()], ids=["a page", "a redirect"])
+def test_an_answer_that_is_not_s3s_may_pass(path: Path, client: Any) -> None:
+    """A proxy's page of welcome that ends a boot as a fault of the agent's own."""
+    with pytest.raises(ReleaseError, match=r"s3:GetObject on .* was answered by something that is not AWS") as caught:
+        fetch(in_s3(client), path, within(0.5))
+    assert (caught.value.cause, caught.value.transient) == ("dependency", True)
+
+
 # Files of this machine
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("none.tar", "is no file"), ("folder", "is no file"), ("pipe", "is no file"), ("mem", "Input/output error")],
+    [
+        ("none.tar", "is no file"),
+        ("folder", "is no file"),
+        ("pipe", "is no file"),
+        ("null", "is no file"),
+        ("environ", "is no file"),
+    ],
 )
 def test_a_file_that_can_not_be_read_is_said(tmp_path: Path, path: Path, name: str, says: str) -> None:
     """A boot that waits for ever at the end of a pipe, or fails without naming the file."""
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "mem").symlink_to("/proc/self/mem")  # its first page is nobody's
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "environ").symlink_to("/proc/self/environ")  # says that it is empty, and is not
+    before = time.monotonic()
     with pytest.raises(ReleaseError, match=says) as caught:
         fetch(store.LocalFile(tmp_path / name), path, within(20))
     assert str(tmp_path / name) in caught.value.sentence
+    assert not caught.value.transient
+    assert not path.exists()
+    assert time.monotonic() - before < 5
+
+
+def test_a_file_that_grows_under_its_reader_is_not_waited_for(path: Path) -> None:
+    """A boot that reads a log file in place of a release, again and again until its time is over."""
+
+    class Growing:
+        def open(self, offset: int, proof: str) -> Body:
+            assert (offset, proof) == (0, "")
+            return Body((chunk for chunk in [OLD, NEW]), 0, len(OLD), "")
+
+    with pytest.raises(ReleaseError, match=f"is longer than the {len(OLD)} bytes that it says") as caught:
+        fetch(Growing(), path, within(20))
     assert not caught.value.transient
     assert not path.exists()
 

@@ -216,3 +216,26 @@ def test_an_engine_that_refuses_is_not_waited_for(status: int, code: int) -> Non
 def test_what_a_registry_says_tells_a_hiccup_from_an_end(said: str, may_pass: bool) -> None:
     """An instance lost to Docker Hub's rate limit; a quarter of an hour spent on a tag that is not there."""
     assert engine.passing(said) is may_pass
+
+
+@pytest.mark.parametrize(
+    ("config", "known"),
+    [
+        ({"auths": {"a": {"auth": "bWU6cGFzc3dvcmQ="}, "b": {"identitytoken": "token"}}}, {"password", "token"}),
+        ({"auths": {"a": {"auth": None}, "b": {"auth": 7}, "c": 7, "d": None, "e": {"password": "kept"}}}, {"kept"}),
+        ({"auths": {"a": {"auth": "no base64"}, "b": {"auth": "/////w=="}, "c": {"password": "kept"}}}, {"kept"}),
+        ({"auths": None}, set()),
+        ({"auths": [{"auth": "x"}]}, set()),
+        ({"auths": 7}, set()),
+        (None, set()),
+        (["auths"], set()),
+    ],
+)
+def test_the_logins_for_registries_are_known_whatever_else_the_file_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: object, known: set[str]
+) -> None:
+    """A boot that ends before it began, as Docker's own file has an entry without a login."""
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert {*engine.logins(tmp_path)} - {""} >= known
+    assert {each for each in engine.logins(tmp_path) if each in {"password", "token", "kept"}} == known

@@ -10,7 +10,7 @@ import docker
 import pytest
 from web import Answer, Web
 
-from adf_agent import container, health, settings
+from adf_agent import container, health, probing, settings
 from adf_agent.container import Container
 from adf_agent.deadline import Deadline
 from adf_agent.errors import HealthError, Stopped
@@ -76,8 +76,8 @@ def test_an_http_answer_is_judged_as_a_load_balancer_would(
 ) -> None:
     """An instance in service while its load balancer calls it unhealthy; `unhealthy`, and nobody knows why."""
     web.serve("/health", answer)
-    came = health.asker(None, listening(port_of(web)), HTTP, timeout=5)()
-    assert came == health.Answer(healthy, f"GET http://{web.host}/health: {text}", said)
+    came = probing.asker(None, listening(port_of(web)), HTTP, timeout=5)()
+    assert came == probing.Answer(healthy, f"GET http://{web.host}/health: {text}", said)
     assert [asked.path for asked in web.asked] == ["/health"], "a redirect is an answer, not a way to go"
     assert web.asked[0].headers["User-Agent"].startswith("adf-agent/")
 
@@ -118,7 +118,7 @@ def test_whoever_listens_must_answer_as_the_probe_asks(
 ) -> None:
     """An app that accepts connections and is stuck behind them, and gets requests."""
     with speaking(talk) as port:
-        came = health.asker(None, listening(port), probe, timeout=0.3)()
+        came = probing.asker(None, listening(port), probe, timeout=0.3)()
     assert (came.healthy, says in came.text) == (healthy, True), came.text
 
 
@@ -127,7 +127,7 @@ def test_a_port_that_nobody_listens_on_is_no_crash(probe: Probe) -> None:
     """A boot that fails with a traceback as the app is not up at once."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    came = health.asker(None, listening(port), probe, timeout=1)()
+    came = probing.asker(None, listening(port), probe, timeout=1)()
     assert not came.healthy
     assert "refused" in came.text
 
@@ -136,7 +136,7 @@ def test_an_address_of_ipv6_is_asked_too() -> None:
     """A host with IPv6 whose app is never found healthy."""
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         for address in ("::", "::1"):
-            assert health.asker(None, listening(listener.getsockname()[1], address), TCP, timeout=1)().healthy
+            assert probing.asker(None, listening(listener.getsockname()[1], address), TCP, timeout=1)().healthy
 
 
 Runs = Callable[..., Container]
@@ -175,7 +175,7 @@ def wait(
 
 def test_dockers_proxy_is_not_taken_for_the_app(docker_client: docker.DockerClient, runs: Runs) -> None:
     """An instance in service whose app listens nowhere: Docker's proxy accepts on each published port."""
-    ask = health.asker(docker_client, runs(SLEEP), TCP, timeout=2)
+    ask = probing.asker(docker_client, runs(SLEEP), TCP, timeout=2)
     came = ask()
     assert (came.healthy, "nothing listens" in came.text) == (False, True), came.text
 
@@ -185,15 +185,15 @@ def test_dockers_healthcheck_counts_from_starting_to_unhealthy(docker_client: do
     tenth = 100_000_000  # nanoseconds
     check = {"test": ["CMD-SHELL", "test -e /ok || { echo no /ok; exit 1; }"], "interval": tenth, "retries": 1}
     running = runs(SLEEP, healthcheck={**check, "start_period": 600 * 10 * tenth})
-    ask = health.asker(docker_client, running, DOCKER, timeout=2)
-    until(lambda: ask() == health.Answer(healthy=False, text="HEALTHCHECK: starting", said="no /ok"))
+    ask = probing.asker(docker_client, running, DOCKER, timeout=2)
+    until(lambda: ask() == probing.Answer(healthy=False, text="HEALTHCHECK: starting", said="no /ok"))
     docker_client.containers.get(running.id).exec_run(["touch", "/ok"])
     until(lambda: ask().healthy)
     docker_client.containers.get(running.id).exec_run(["rm", "/ok"])
-    until(lambda: ask() == health.Answer(healthy=False, text="HEALTHCHECK: unhealthy", said="no /ok"))
-    assert health.asker(docker_client, runs(SLEEP), DOCKER, timeout=2)().text == "HEALTHCHECK: none"
+    until(lambda: ask() == probing.Answer(healthy=False, text="HEALTHCHECK: unhealthy", said="no /ok"))
+    assert probing.asker(docker_client, runs(SLEEP), DOCKER, timeout=2)().text == "HEALTHCHECK: none"
     away = docker.DockerClient(base_url="tcp://127.0.0.1:9", version="1.41")
-    assert "Docker did not answer" in health.asker(away, running, DOCKER, timeout=2)().text
+    assert "Docker did not answer" in probing.asker(away, running, DOCKER, timeout=2)().text
     away.close()
 
 
@@ -212,7 +212,7 @@ def test_an_app_without_a_port_is_healthy_while_it_runs(docker_client: docker.Do
     assert healthy.probes > 1, "one look would take an app that dies at once for one that lives"
     docker_client.api.kill(running.id)
     container.wait_for_exit(docker_client, running.id)
-    assert not health.asker(docker_client, running, None, timeout=1)().healthy
+    assert not probing.asker(docker_client, running, None, timeout=1)().healthy
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -14,7 +15,8 @@ from adf_agent.build import Builder
 from adf_agent.deadline import Deadline
 from adf_agent.engine import Engine
 from adf_agent.errors import ImageError
-from adf_agent.manifest import Manifest
+from adf_agent.manifest import Build, Manifest
+from adf_agent.mask import Mask
 from adf_agent.notation import Limits, Port
 from adf_agent.release import Release
 from adf_agent.root import Root
@@ -79,11 +81,11 @@ def test_an_image_is_built_once_tagged_by_its_release_and_reused(
     release = released(tmp_path, {"Dockerfile": f"FROM {BASE}\nEXPOSE 8000\nCOPY page /page\n", "page": os.urandom(9)})
     chosen = Builder.choose(builder, reached, tmp_path)
     deadline = Deadline(60, threading.Event())
-    made = image.provide(reached, release, lambda: chosen, ledger, deadline)
+    made = image.provide(reached, release, lambda: chosen, ledger, Mask(), deadline)
     assert (made.tag, made.how, made.ports) == (f"adf/release:{release.digest}", "built", (Port(8000, 8000),))
     assert (ledger.state.image, ledger.state.images) == (made.tag, (made.tag,))
     assert not chosen.iid_file.exists()
-    again = image.provide(reached, release, refuse, ledger, deadline)
+    again = image.provide(reached, release, refuse, ledger, Mask(), deadline)
     assert (again.id, again.how) == (made.id, "reused")
     assert "reused adf/release:" in again.fact
     reached.client.images.remove(made.tag)
@@ -100,9 +102,27 @@ def test_a_build_that_fails_leaves_no_tag_and_nothing_in_the_ledger(
     release = released(tmp_path, {"Dockerfile": f"FROM {BASE}\nRUN exit 3\n"})
     chosen = Builder.choose("auto", reached, tmp_path)
     with pytest.raises(ImageError):
-        image.provide(reached, release, lambda: chosen, ledger, Deadline(60, threading.Event()))
+        image.provide(reached, release, lambda: chosen, ledger, Mask(), Deadline(60, threading.Event()))
     assert image.find(reached.client, image.tag(release.digest)) is None
     assert (ledger.state.image, ledger.state.images) == ("", ())
+
+
+def test_what_a_build_prints_is_kept_without_what_the_boot_knows_to_be_secret(
+    reached: Engine, ledger: Ledger, tmp_path: Path
+) -> None:
+    """The registry's password, or the config's, in the log of a build that got it from the registry's own words."""
+    tell = "RUN echo hunter2-of-the-config; echo $NPM_TOKEN; exit 3\n"
+    release = released(tmp_path, {"Dockerfile": f"FROM {BASE}\nARG NPM_TOKEN\n{tell}"})
+    release = replace(release, manifest=Manifest(build=Build(args={"NPM_TOKEN": "hunter3-of-the-build"})))
+    hide = Mask()
+    hide.add(["hunter2-of-the-config"])
+    chosen = Builder.choose("auto", reached, tmp_path)
+    with pytest.raises(ImageError) as caught:
+        image.provide(reached, release, lambda: chosen, ledger, hide, Deadline(60, threading.Event()))
+    said = (tmp_path / "build.log").read_text() + "".join(caught.value.log_tail)
+    assert said.count("***") >= 2
+    assert "hunter" not in said
+    assert hide("hunter3-of-the-build") == "***", "also in what is written later"
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ ORDER = [
     "sources", "signature", "mask", "log", "notation", "folders", "manifest", "userdata", "settings", "instance",
     "root", "state", "hold", "history", "record", "launch", "dockerignore", "tarball", "archive", "download", "note",
     "reach", "web", "store", "release", "secret", "table", "config", "lastgood", "engine", "buildargs", "build",
-    "image", "spec", "container", "health", "host", "member", "report", "stages", "serving", "boot", "leave", "notices",
-    "phases", "works", "vitals", "notify", "supervise", "screen", "watch", "status", "timeline", "waterfall", "analyze",
-    "logs", "order", "clients", "layout", "doctor", "commands", "cli", "__main__",
+    "image", "spec", "container", "probing", "health", "host", "member", "report", "stages", "undo", "serving", "boot",
+    "leave", "notices", "phases", "works", "vitals", "notify", "supervise", "screen", "watch", "status", "timeline",
+    "waterfall", "analyze", "logs", "order", "clients", "layout", "doctor", "commands", "cli", "__main__",
 ]  # fmt: skip
 APART = {"ops", "sandbox"}
 EDGE = {"clients"} | APART  # where clients are made

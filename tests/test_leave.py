@@ -1,6 +1,5 @@
 """How an instance leaves: the plan for each reason, and its steps, of which none holds up those after it."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -342,9 +341,9 @@ def test_a_step_that_fails_unexpectedly_is_named_and_the_next_is_taken(
     way: Way, service: str, call: str, named: str
 ) -> None:
     """A fault of the agent's own, and an app that is cut off in the middle of its requests."""
-    getattr(way, service).failing[call] = lambda: os.environ["HUNTER2"]
+    getattr(way, service).failing[call] = lambda: int("hunter2")
     parts = way.leave(brief("terminated", 20))
-    assert f"drain: {named}: unexpected: KeyError" in parts["degraded"]
+    assert f"drain: {named}: unexpected: ValueError" in parts["degraded"]
     assert way.docker.stopped
     assert ("complete_lifecycle_action" in way.autoscaling.calls) is (call != "describe_auto_scaling_instances")
     assert way.fault

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -45,3 +47,24 @@ def test_what_is_to_be_hidden_is_hidden_in_whatever_holds_it(*, terminal: bool) 
     structlog.configure(**before)
     assert "hunter2" not in written.getvalue()
     assert written.getvalue().count("***") == 2
+
+
+def test_the_words_that_a_log_is_searched_by_stay_whole() -> None:
+    """An alarm on `boot.failed` that never comes, as some app's secret is `fail`."""
+    written, before = io.StringIO(), structlog.get_config()
+    log.configure(written, lambda text: "".join("*" for _ in text))
+    with structlog.contextvars.bound_contextvars(stage="config", release="v1"):
+        structlog.get_logger().error("boot.failed")
+    structlog.configure(**before)
+    told = json.loads(written.getvalue())
+    assert (told["event"], told["level"], told["stage"], told["release"]) == ("boot.failed", "error", "config", "**")
+    assert re.fullmatch(r"[\d-]+T[\d:.]+Z", told["timestamp"])
+
+
+def test_what_is_no_text_is_hidden_as_it_is_written(stream: io.StringIO) -> None:
+    """A password in the journal, as an event was given an exception or a path and not its text."""
+    log.configure(stream, lambda text: text.replace("hunter2", "***"))
+    given = {"error": ValueError("hunter2"), "path": Path("/hunter2"), "none": None, "yes": True, "number": 2.5}
+    structlog.get_logger().info("x", **given)
+    told = json.loads(stream.getvalue())
+    assert [told[name] for name in given] == ["***", "/***", None, True, 2.5]

@@ -2,7 +2,10 @@
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -37,6 +40,58 @@ def test_secrets_are_masked_the_longest_first_and_line_by_line() -> None:
     assert hide("password-long pass MIIEvQIBADANBgkq }") == "*** *** *** }"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("PIN=no DEBUG=no", "PIN=*** DEBUG=***"),
+        ('{"PIN": "no", "no": 1}', '{"PIN": "***", "no": 1}'),
+        ("no news, as nobody knows: PIN=note", "no news, as nobody knows: PIN=note"),
+        ("PASS=four, four", "PASS=***, ***"),
+    ],
+)
+def test_a_secret_that_other_words_are_made_of_is_masked_where_it_is_a_value(text: str, shown: str) -> None:
+    """A log of nothing but asterisks, each of which tells where the three letters of a password stand."""
+    hide = Mask()
+    hide.add(["no", "four", ""])
+    assert hide(text) == shown
+
+
+def test_no_secret_is_forgotten_where_two_threads_tell_theirs() -> None:
+    """A password of the config in the log, as the registry's became known in the same moment."""
+    usual = sys.getswitchinterval()
+    hide, secrets = Mask(), [f"secret-{number:03}-of-many" for number in range(200)]
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda secret: hide.add([secret]), secrets))
+    finally:
+        sys.setswitchinterval(usual)
+    assert {hide(secret) for secret in secrets} == {"***"}
+
+
+RELEASES = """
+from adf_agent import mask
+made = []
+
+class Counted(mask.Mask):
+    def __init__(self):
+        made.append(self)
+        super().__init__()
+
+mask.Mask = Counted
+from adf_agent.ops.release.cli import main
+assert main(["verify", "file:///nowhere.tar"])
+print(len(made))
+"""
+
+
+def test_adf_release_learns_once_what_is_to_be_hidden() -> None:
+    """A build whose every line has Docker's logins read anew, and each secret put into all its forms."""
+    ran = subprocess.run([sys.executable, "-c", RELEASES], capture_output=True, text=True, timeout=60, check=True)
+    assert len(ran.stderr.splitlines()) > 1, "a sentence and a hint"
+    assert ran.stdout.split()[-1] == "1"
+
+
 SECRET = 'two words & "quoted\\" ü+/='
 FORMS: dict[str, Callable[[str], str]] = {
     "json": json.dumps,
@@ -60,6 +115,13 @@ def test_a_secret_is_masked_in_each_form_that_programs_write(form: Callable[[str
     assert shown.endswith(" after")
     assert "***" in shown
     assert not any(part in shown for part in ("words", base64.b64encode(b"words ").decode()[:6], "quoted"))
+
+
+def test_a_secret_that_is_no_text_is_masked_all_the_same() -> None:
+    """A boot that ends at a byte of its credentials that is no UTF-8, and by nothing but the mask."""
+    hide = Mask()
+    hide.add(["hunter2\udcffhunter2"])
+    assert hide("it is hunter2\udcffhunter2, or hunter2%3Fhunter2") == "it is ***, or ***"
 
 
 def test_a_name_tells_a_secret_and_of_a_url_the_password_is_one() -> None:

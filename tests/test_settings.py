@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adf_agent import settings
-from adf_agent.errors import SettingsError
-from adf_agent.notation import Limits, Port, Probe
+from adf_agent.errors import ReleaseError, SettingsError
+from adf_agent.folders import Folders
+from adf_agent.notation import Limits, Port, Probe, Volume
 from adf_agent.settings import Settings
 
 URL = "https://dl.example.com/web-1.2.tgz"
@@ -279,6 +280,14 @@ def test_what_is_shown_holds_no_secret_and_is_json() -> None:
     assert shown["ADF_LOG_OPT_SPLUNK_TOKEN"] == {"value": "***", "source": "user-data"}
     assert found.log_opts == {"splunk-token": "hunter2"}
     assert "hunter2" not in json.dumps(shown)
+
+
+def test_a_folder_that_is_not_there_is_explained_by_all_that_the_unit_hides() -> None:
+    """An operator who looks for what is plainly there, in /var/tmp."""
+    wanted = [Volume.parse("/srv/that-is-not-there:/x")]
+    with pytest.raises(ReleaseError) as caught:
+        Folders.parse("/srv").opened(wanted, ())
+    assert "the agent sees nothing of /home, /root, /tmp and /var/tmp" in caught.value.hint
 
 
 def test_agent_env_is_read_as_lines() -> None:

@@ -18,7 +18,7 @@ from web import Answer, Web
 
 from adf_agent.errors import ReleaseError, SettingsError, Withheld
 from adf_agent.location import Location, parse
-from adf_agent.sources import ANY, Sources, host_of
+from adf_agent.sources import ANY, Sources, host_of, is_metadata, is_private
 from adf_agent.web import Web as WebSource
 
 DATA = tarball(app())
@@ -43,6 +43,7 @@ TAKEN = [
     "https://releases.example/web/v1.tgz",
     "HTTPS://Releases.EXAMPLE:443/web/a/b/v1.tgz?x=../y",
     "https://me:pw@releases.example/web/v1.tgz",
+    "https://releases.example/web/a;b/..v1;x/...tgz",
     "https://releases.example/%77eb/v1.tgz",
     "https://github.com/acme/web/releases/download/v1/app.tgz",
     "https://h.example:8443/a%20b/v1.tgz",
@@ -83,6 +84,11 @@ ELSEWHERE = [
     "https://releases.example.evil.example/web/v1.tgz",
     "https://evil.example/https://releases.example/web/v1.tgz",
     "https://releases.example@evil.example/web/v1.tgz",
+    "https://me@evil.example@releases.example/web/v1.tgz",
+    "https://releases.example/web/..;/v1.tgz",
+    "https://releases.example/web/..;x=y/v1.tgz",
+    "https://releases.example/web/.;/v1.tgz",
+    "https://releases.example/web/..%3b/v1.tgz",
     "https://releases.example:443@evil.example/web/v1.tgz",
     "https://evil.example\\@releases.example/web/v1.tgz",
     "https://evil.example?@releases.example/web/v1.tgz",
@@ -255,6 +261,21 @@ def test_an_address_in_the_url_is_seen_behind_a_proxy_too(internet: Web, address
     with pytest.raises(Withheld, match="in a private network"):
         took("https://releases.example/v1.tgz", surfer(internet))
     assert len(internet.asked) == 1
+
+
+PUBLIC = ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "::ffff:1.1.1.1", "2002:101:101::"]
+PRIVATE = [
+    *("10.0.0.1", "0.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "fd12::1", "fec0::1", "ff0e::1"),
+    *("64:ff9b::a00:1", "64:ff9b::7f00:1", "64:ff9b:1::a00:1", "::10.0.0.1", "::1.1.1.1", "::ffff:10.0.0.1"),
+    *("2002:a00:1::", "2001::a9fe:a9fe"),
+]
+OURS = ["169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "::a9fe:a9fe", "::ffff:a9fe:a9fe", "2002:a9fe:a9fe::"]
+
+
+def test_an_address_is_what_a_gateway_makes_of_it() -> None:
+    """The instance's credentials, behind an IPv6 address that a gateway of the VPC takes for 169.254.169.254."""
+    assert [each for each in (*PUBLIC, *PRIVATE, *OURS) if is_private(each)] == [*PRIVATE, *OURS]
+    assert [each for each in (*PUBLIC, *PRIVATE, *OURS) if is_metadata(each)] == OURS
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,20 @@ def test_an_audit_asks_for_every_package_that_is_pinned() -> None:
     assert done.stdout == f"audit: 0 known vulnerabilities in {len(queries)} packages\n"
 
 
+def test_a_pin_is_known_in_every_form_that_pip_takes(tmp_path: Path) -> None:
+    """A package with a hole that was never asked for, as its line had a blank or an extra."""
+    file = tmp_path / "requirements.txt"
+    file.write_text(
+        "a==1\nb[x,y]==2\nc == 3\n d===4\ne[x] == 5 ; python_version < '4'\nf==6#x\n# g==7\nh>=8\n-r i==9\n"
+    )
+    with Web() as osv:
+        osv.routes[ASK] = advisories()
+        audit(osv.url, of=str(file))
+        (asked,) = osv.asked
+    queries = json.loads(asked.body)["queries"]
+    assert "".join(each["package"]["name"] + each["version"] for each in queries) == "a1b2c3d4e5f6"
+
+
 def test_an_audit_names_each_vulnerability_of_every_page_and_what_to_do() -> None:
     """A fleet runs for months what everybody else knows how to break into."""
     with Web() as osv:
@@ -183,6 +197,12 @@ FAULTS = {
     "busy": lambda _: Answer(503, b'{"code": 14, "message": "unavailable"}'),
     "a portal's page": lambda _: Answer(body=b"<html>Please log in"),
     "cut": lambda _: Answer(body=b'{"results": [', cut=5),
+    "another's JSON": lambda _: Answer(body=b"[]"),
+    "no results": lambda _: Answer(body=b"{}"),
+    "too few results": lambda _: Answer(body=b'{"results": []}'),
+    "results that are none": lambda _: Answer(body=b'{"results": [null]}'),
+    "a vulnerability without a number": lambda _: Answer(body=b'{"results": [{"vulns": [{}]}]}'),
+    "deep": lambda _: Answer(body=b"[" * 100_000),
     "endless": lambda asked: Answer(
         body=json.dumps({"results": [{"next_page_token": "1"} for _ in json.loads(asked.body)["queries"]]}).encode()
     ),

@@ -6,13 +6,17 @@ import re
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from fixtures_agent import Daemon, Machine, app
 from test_run import answers, serving
 
-from adf_agent import works
+from adf_agent import commands, works
+from adf_agent.errors import AgentError
+from adf_agent.root import Root
 from adf_agent.sandbox.group import Group
 from adf_agent.sandbox.member import Hook
 from adf_agent.supervise import Work
@@ -34,18 +38,18 @@ def faulty(*args, **keys):
     return real(*args, **keys)
 
 setattr(module, name, faulty)
-sys.argv = ["adf-agent", "run"]
+sys.argv = ["adf-agent", os.environ["COMMAND"]]
 from adf_agent.__main__ import main
 raise SystemExit(main())
 """
 
 
-def faulty(machine: Machine, fault: str) -> Daemon:
-    """An `adf-agent run` in which "MODULE FUNCTION TIMES" fails."""
+def faulty(machine: Machine, fault: str, command: str = "run") -> Daemon:
+    """An `adf-agent run`, or another *command*, in which "MODULE FUNCTION TIMES" fails."""
     with (machine.root / "agent.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", FAULTY],
-            env={**os.environ, **machine.environment, "FAULT": f"adf_agent.{fault}"},
+            env={**os.environ, **machine.environment, "FAULT": f"adf_agent.{fault}", "COMMAND": command},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -137,3 +141,35 @@ def test_the_group_is_told_of_a_failed_boot_whatever_becomes_of_the_rest(machine
         agent = faulty(machine, "report own 9")
         assert agent.ended() == 14
         assert group.completed == [("adf-launch", "ABANDON")]
+
+
+@pytest.mark.parametrize(("command", "fault"), [("run", "phases next_state 1"), ("boot", "boot boot 1")])
+def test_what_ends_the_agent_itself_is_told_without_its_own_words(machine: Machine, command: str, fault: str) -> None:
+    """The app's password in the journal, as Python prints what nobody caught with all that it holds."""
+    serving(machine)
+    agent = faulty(machine, fault, command)
+    assert agent.ended() == 1
+    log = agent.log()
+    assert SECRET not in log
+    assert log.count("adf-agent: unexpected: RuntimeError") == 1
+    [told] = agent.events("unexpected")
+    assert ", in faulty" in told["exception"], "where it came from"
+    assert machine.status()["error"]["sentence"] == "unexpected: RuntimeError"
+
+
+def test_an_error_that_ends_the_agent_is_told_as_the_record_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same password on the console, once masked by the log and once not, from an error that was foreseen."""
+    before = structlog.get_config()
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))  # which would be set, also for the tests after this
+
+    def run() -> None:
+        with commands.only_agent(Root(tmp_path), "run") as (_, record, _):
+            record.mask.add([SECRET])
+            raise AgentError(f"no way in by {SECRET}", hint=f"Mend {SECRET}.")
+
+    with pytest.raises(AgentError) as caught:
+        run()
+    structlog.configure(**before)
+    assert (caught.value.sentence, caught.value.hint) == ("no way in by ***", "Mend ***.")

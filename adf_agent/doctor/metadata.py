@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,11 @@ from adf_agent.doctor.check import Finding, Skipped
 from adf_agent.errors import AgentError, SettingsError
 
 HOPS = "aws ec2 modify-instance-metadata-options --instance-id {} --http-put-response-hop-limit {}"
+REQUIRED = "aws ec2 modify-instance-metadata-options --instance-id {} --http-tokens required"
 TOKEN = b"PUT /latest/api/token HTTP/1.1\r\nHost: imds\r\nX-aws-ec2-metadata-token-ttl-seconds: 1\r\n\r\n"
+WITHOUT = b"GET /latest/meta-data/instance-id HTTP/1.1\r\nHost: imds\r\nConnection: close\r\n\r\n"
+DROPPED = "TCPMinTTLDrop"  # the kernel's count of them, in NETSTAT
+NETSTAT = Path("/proc/net/netstat")
 IP_MINTTL = 21  # of Linux, ip(7): packets with fewer hops to go are dropped; Python has no name for it
 HOP_SECONDS = 0.5, 1.5  # until an answer counts as dropped; then until TCP has sent it once more
 # Names in agent.env that give the agent itself other credentials than the role's.
@@ -31,6 +36,10 @@ def imds(case: Case) -> Iterator[Finding]:
 def hop_limit(case: Case) -> Iterator[Finding]:
     """Whether containers are served: EC2 tells it only with a permission that nothing else here needs."""
     instance_id = case.identity.need().instance_id
+    if answers_without_token(case.endpoint):
+        sentence = "IMDSv1 answers: containers get the role's credentials whatever the hop limit"
+        yield Finding("warn", sentence, REQUIRED.format(instance_id))
+        return
     more, fewer = HOPS.format(instance_id, 2), HOPS.format(instance_id, 1)
     match reaches_containers(case.endpoint):
         case True:
@@ -44,31 +53,60 @@ def hop_limit(case: Case) -> Iterator[Finding]:
             yield Finding("ok", sentence, f"Where the app is to have them: {more}")
 
 
+def answers_without_token(endpoint: str) -> bool:
+    """Whether IMDSv1 is left on, whose answers no hop limit holds back."""
+    try:
+        with _connected(endpoint) as connection:
+            connection.sendall(WITHOUT)
+            return _is_good(connection)
+    except (OSError, ValueError):
+        return False
+
+
 def reaches_containers(endpoint: str) -> bool | None:
     """Whether a token may go a hop further than to this machine; None where that can't be told.
 
     The hop limit is the number of hops that the answer to a token's PUT has to go, and is counted at no hop before
     this machine. So its kernel is asked to drop it where that is 1, as it would on the way to a container, and then
-    to take it after all: only an answer that comes the second time says that it was dropped the first.
+    to take it after all: only an answer that comes the second time says that it was dropped the first, and only where
+    the kernel has counted one that it dropped. Else the service is slow.
     """
-    place = urlsplit(endpoint)
     try:
-        with socket.create_connection((place.hostname, place.port or 80), HOP_SECONDS[0]) as connection:
+        with _connected(endpoint) as connection:
             if connection.family != socket.AF_INET:
                 return None
+            before = _dropped()
             connection.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 2)
             connection.sendall(TOKEN)
             try:
-                return _is_token(connection) or None
+                return _is_good(connection) or None
             except TimeoutError:
+                after = _dropped()
                 connection.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 0)
+                if after == before:
+                    return None
                 connection.settimeout(HOP_SECONDS[1])
-                return False if _is_token(connection) else None
-    except OSError:
+                return False if _is_good(connection) else None
+    except (OSError, ValueError):
         return None
 
 
-def _is_token(connection: socket.socket) -> bool:
+def _connected(endpoint: str) -> socket.socket:
+    """Raises OSError, or ValueError where it is none."""
+    place = urlsplit(endpoint)
+    if not place.hostname:
+        raise ValueError(f"{endpoint!r} names no host")
+    return socket.create_connection((place.hostname, place.port or 80), HOP_SECONDS[0])
+
+
+def _dropped() -> int:
+    """How many packets the kernel has dropped so far for want of a hop. Raises ValueError where it does not say."""
+    lines = (line.split() for line in NETSTAT.read_text().splitlines() if line.startswith("TcpExt:"))
+    names, counts = lines
+    return int(counts[names.index(DROPPED)])
+
+
+def _is_good(connection: socket.socket) -> bool:
     return connection.recv(1024).startswith(b"HTTP/1.1 200 ")
 
 

@@ -18,16 +18,17 @@ from adf_agent.manifest import Manifest
 from adf_agent.mask import LEAST, Mask
 
 PLAIN = re.compile(r"ADF_\w+|AWS_REGION|PATH|PORT|HOME|HOSTNAME|LANG|TZ")  # what the agent or an image sets itself
-SHORT = 4  # characters of a secret that is masked wherever it stands: a shorter one only where it is a name's value
-NAME = r"(?:(?:token|secret|passw(?:or)?d|passphrase|pwd|(?:api|access|private)[-_]?key)[\w-]{0,60}|[-_]key)"
+TELLING = r"(?:token|secret|passw(?:or)?d|passphrase|pwd|(?:api|access|private)[-_]?key|[-_]key(?![\w-]))"
+WORD = rf"(?=[\w-]*?{TELLING})[\w-]++"
+NAME = rf"(?<![\w-]){WORD}"  # whole words, each looked at once: an app's output may be one that is as long as all of it
 NOT_ONE = r"(?!ssm:|secretsmanager:|\*\*\*)"
-SET = rf"(?:{NAME}\\?[\"']?\s*[=:]\s*|(?<!-)--[\w-]{{0,60}}?{NAME}\s+(?!-))"
+SET = rf"(?:{NAME}\\?[\"']?\s*[=:]\s*|(?<![\w-])[nrt]?--(?!-){WORD}\s+(?!-))"  # "\n--name", as JSON has it
 # For what nobody here knows of, as it came with a release or in an app's output.
 LOOKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), "***"),  # AWS
     (re.compile(r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,})"), "***"),
     (re.compile(r"\b(?:npm_\w{20,}|xox[a-z]-[\w-]{8,}|glpat-[\w-]{20,}|sk_live_\w{16,})"), "***"),
-    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]+\.[\w-]*"), "***"),  # a JSON web token
+    (re.compile(r"(?<![\w-])eyJ[\w-]{10,}+\.[\w-]++\.[\w-]*+"), "***"),  # a JSON web token
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), "***"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), r"\1 ***"),
     # NAME="a value", --name "a value", "NAME": "a value" (a JSON text in another has a backslash at each quote)
@@ -56,16 +57,12 @@ class Redactor:
     """Masks *secrets* in every form that a log or JSON may write them in, and what looks like one."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        known = {secret for secret in secrets if secret}
+        known = {*secrets}
         self._mask = Mask()
-        long = [secret for secret in known if len(secret) >= SHORT]
-        self._mask.add([*long, *(line for secret in long for line in secret.splitlines() if len(line) >= LEAST)])
-        short = "|".join(sorted((re.escape(each) for each in known if len(each) < SHORT), key=len, reverse=True))
-        named = rf"(?<=\w=)(?:{short})(?=[\s\"']|\Z)|(?<=\w\": \")(?:{short})(?=\")"
-        self._short = re.compile(named if short else r"(?!)")  # the last matches nothing
+        self._mask.add([*known, *(line for secret in known for line in secret.splitlines() if len(line) >= LEAST)])
 
     def __call__(self, text: str) -> str:
-        text = self._short.sub("***", self._mask(text))
+        text = self._mask(text)
         for look, instead in LOOKS:
             text = look.sub(instead, text)
         return text
@@ -85,17 +82,18 @@ def known(case: Case, environment: Sequence[str], deadline: Deadline) -> Known:
         lambda: _settings(case),
         lambda: _secretive(os.environ),
         lambda: _secretive(launch.baked(case.root)),
-        lambda: _long(engine.logins(case.root.etc / "docker")),
+        lambda: engine.logins(case.root.etc / "docker"),
         lambda: _secretive(_arguments(case)),
     )
     plain: tuple[Callable[[], Iterable[str]], ...] = (
-        lambda: _long(pair.partition("=")[2] for pair in environment if not PLAIN.fullmatch(pair.partition("=")[0])),
-        lambda: _long(read.environment().values() if (read := case.config.need()) else ()),
-        lambda: _long(_last_config(case, secret=False)),
-        lambda: _long(_arguments(case).values()),
+        lambda: (pair.partition("=")[2] for pair in environment if not PLAIN.fullmatch(pair.partition("=")[0])),
+        lambda: read.environment().values() if (read := case.config.need()) else (),
+        lambda: _last_config(case, secret=False),
+        lambda: _arguments(case).values(),
     )
     asked = [[Task(partial(_told, each)) for each in kind] for kind in (secrets, plain)]
-    return Known(*(frozenset(text for task in kind for text in _until(task, deadline) if text) for kind in asked))
+    hidden, shown = (frozenset(text for task in kind for text in _until(task, deadline)) for kind in asked)
+    return Known(hidden, frozenset(text for text in shown if len(text) >= LEAST))
 
 
 def _arguments(case: Case) -> Mapping[str, str]:
@@ -115,10 +113,6 @@ def _until(task: Task[set[str]], deadline: Deadline) -> set[str]:
     return set()
 
 
-def _long(texts: Iterable[str]) -> Iterator[str]:
-    return (text for text in texts if len(text) >= LEAST)
-
-
 def _last_config(case: Case, *, secret: bool) -> Iterable[str]:
     """Of the last config that worked, whichever app's and release's it is: the secrets, or the others."""
     parts = json.loads((case.root.var / "config.json").read_bytes())
@@ -129,7 +123,7 @@ def _role(case: Case) -> Iterable[str]:
     """The role's credentials, which an app's output may hold."""
     role = case.role.need()
     document = role.document if role else {}
-    return _long(str(document.get(key, "")) for key in ("AccessKeyId", "SecretAccessKey", "Token"))
+    return [str(document.get(key) or "") for key in ("AccessKeyId", "SecretAccessKey", "Token")]
 
 
 def _settings(case: Case) -> Iterator[str]:

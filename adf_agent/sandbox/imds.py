@@ -1,11 +1,9 @@
 """The instance metadata service on a loopback port: as strict as IMDSv2, with faults to order."""
 
-import contextlib
 import json
 import math
 import secrets
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import unquote
+
+from adf_agent.sandbox.closing import Closing
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105  where tokens are made
 LONGEST = 21600  # seconds that a token may live
@@ -127,7 +127,6 @@ class Imds:
         self.instance = instance or Instance()
         self.faults: list[Fault] = []
         self.requests: Counter[str] = Counter()  # by path, as it was asked for
-        self.connections = 0
         self.closing = threading.Event()
         self._clock = clock
         self._tokens: dict[str, float] = {}
@@ -143,6 +142,11 @@ class Imds:
         self.closing.set()
         self._server.shutdown()
         self._server.server_close()
+
+    @property
+    def connections(self) -> int:
+        """How many there were."""
+        return self._server.connections
 
     def new_token(self, seconds: int) -> str:
         """A token that opens everything for *seconds*."""
@@ -168,34 +172,10 @@ class Imds:
         return fault
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # so that closing waits for every answer under way
-
+class _Server(Closing):
     def __init__(self, imds: Imds, address: str, port: int) -> None:
         self.imds = imds
-        self._open: set[socket.socket] = set()
         super().__init__((address, port), _Handler)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        request = super().get_request()
-        self._open.add(request[0])
-        self.imds.connections += 1
-        return request
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def server_close(self) -> None:
-        """Ends kept-alive connections too: a service that is gone answers nobody."""
-        for connection in self._open.copy():
-            with contextlib.suppress(OSError):  # closed meanwhile
-                connection.shutdown(socket.SHUT_RD)
-        super().server_close()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a client that went away is no news
-            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,14 +2,16 @@
 
 import argparse
 import json
+import time
 import warnings
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from fuzzing import SENTENCE, budget, check_refusal, deep_json
+from fuzzing import SECONDS, SENTENCE, budget, check_refusal, deep_json
 
-from adf_agent import analyze, dockerignore, history, lastgood, location, logs, screen, settings, state, status
+from adf_agent import analyze, dockerignore, history, lastgood, launch, location, logs, screen, settings, state, status
+from adf_agent.doctor.redact import Redactor
 from adf_agent.errors import AgentError, ReleaseError, SettingsError
 from adf_agent.fleetrecord import FleetRecord
 from adf_agent.manifest import LIMIT, Manifest
@@ -72,6 +74,68 @@ MANIFESTS = {
     "a large file": b"#" * (LIMIT + 1),
     "a long line that is none": b"x" * (LIMIT - 99),
 }
+
+
+N = "9" * 400
+TOO_MUCH = {
+    "memory beyond any float": f'container.memory = "{N}"',
+    "memory as a number": f"container.memory = {N}",
+    "memory beyond Docker's": 'container.memory = "99999999999t"',
+    "processors beyond Docker's": "container.cpus = 1e305",
+    "processors as a number": f"container.cpus = {N}",
+    "fewer processors than Docker's least": "container.cpus = 1e-12",
+    "a stop that nobody waits for": f'container.stop_timeout = "{N}"',
+    "a limit beyond the kernel's": f"container.ulimits.nofile = {2**63}",
+    "a pair of limits beyond the kernel's": f"container.ulimits.nofile = [1, {N}]",
+    "a limit with no name": 'container.ulimits."no file" = 1',
+    "NUL in a command": 'container.command = ["a\\u0000b"]',
+    "NUL in a command of one text": 'container.command = "a\\u0000b"',
+    "NUL in a user": 'container.user = "\\u0000"',
+    "NUL in a Dockerfile's name": 'build.dockerfile = "\\u0000"',
+    "NUL in a target": 'build.target = "a\\u0000"',
+    "NUL in an argument's name": 'build.args."A\\u0000" = "c"',
+    "NUL in an argument": 'build.args.A_TOKEN = "hunter2\\u0000"',
+    "an argument's name that is a pair": 'build.args."A=B" = "hunter2"',
+    "a wait beyond the clock": 'health.interval = "99999999999999s"',
+    "a timeout beyond the clock": 'health.timeout = "99999999999999s"',
+    "a start beyond the clock": f"health.start_timeout = {N}",
+}
+
+
+@pytest.mark.parametrize("text", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_what_no_machine_can_do_is_refused_in_words(text: str) -> None:
+    """“Unexpected: int too large to convert”, on every instance, of a release that was tried with less."""
+    with pytest.raises(ReleaseError, match=r"^adf\.toml: \[") as caught:
+        Manifest.parse(text.encode())
+    check_refusal(caught.value, canary="hunter2")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, text) for name in ("ADF_BOOT_TIMEOUT", "ADF_UNHEALTHY_AFTER") for text in (N, "99999999999999s")),
+        *(("ADF_ARCHIVE_LIMIT", f"{what}={N}") for what in ("members", "bytes", "ratio")),
+    ],
+)
+def test_a_setting_beyond_any_machine_is_refused_in_words(root: Root, name: str, text: str) -> None:
+    """An agent that dies of its own clock, and starts again, and dies."""
+    with pytest.raises(SettingsError, match=rf"^{name} from agent\.env: .* is too l") as caught:
+        settings.resolve({"RELEASE_URL": "https://x.example/a.tgz"}, {}, {name: text})
+    check_refusal(caught.value)
+    root.etc.mkdir(parents=True, exist_ok=True)
+    (root.etc / "agent.env").write_text(f"{name}={text}\n")
+    assert launch.patience(root) == 900
+
+
+@pytest.mark.parametrize(
+    "unit", ["eyJ-", "eyJaaaaaaaaaa-", "pwd", "--pwd", "--a", "--token-", "pwd-", "--x-key", 'token=\\"', "bearer "]
+)
+def test_a_megabyte_without_a_blank_is_looked_through_in_seconds(unit: str) -> None:
+    """`doctor --collect` that takes minutes for 400 kB of a build's output, and is given up by who needs it."""
+    for size in (2**14, 2**17, 2**20):  # where it grows by the square, the second is too much already
+        before = time.process_time()
+        assert Redactor([])(unit * (size // len(unit)))
+        assert time.process_time() - before < SECONDS
 
 
 @pytest.mark.parametrize("data", MANIFESTS.values(), ids=MANIFESTS)

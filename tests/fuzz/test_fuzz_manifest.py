@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from urllib.parse import quote
 
 from fuzzing import CANARY, JSON, check_refusal, fuzzed, mutated, nested, texts
@@ -13,7 +14,10 @@ from adf_agent.manifest import Build, Container, Health, Manifest
 
 KEYS = [f"{kind.__name__.lower()}.{name}" for kind in (Build, Container, Health) for name in kind.__dataclass_fields__]
 GOOD = ["80:8000", "8000", "512m", "1g", "30s", "http://:8000/health", "tcp://:1", "docker", "web", "/a:/b:ro", "a b"]
-TOML_VALUES = st.sampled_from(GOOD) | JSON | st.lists(st.sampled_from(GOOD), max_size=3) | st.integers(-2, 2**40)
+HUGE = ["9" * 400, "99999999999999s", "99999999999t", 1e305, 1e-12, 2**63, 10**400, "a\0b", ["a\0b"], {"A\0": "\0"}]
+TOML_VALUES = (
+    st.sampled_from([*GOOD, *HUGE]) | JSON | st.lists(st.sampled_from(GOOD), max_size=3) | st.integers(-2, 2**70)
+)
 
 
 def toml(pairs: list[tuple[str, object]]) -> bytes:
@@ -44,7 +48,20 @@ def _checked(data: bytes) -> None:
     except ReleaseError as error:
         return check_refusal(error, canary="[build] args " + CANARY)
     assert Manifest.parse(found.text.encode()) == found
+    _check_usable(found)
     return None
+
+
+def _check_usable(found: Manifest) -> None:
+    """That neither Docker nor the clock is given what it can't take."""
+    asked, health = found.container, found.health
+    waits = asked.stop_timeout, health.interval, health.timeout, health.start_timeout
+    assert all(0 <= each <= threading.TIMEOUT_MAX for each in waits)
+    numbers = asked.memory or 0, int((asked.cpus or 1) * 1e9), *(each.hard for each in asked.ulimits)
+    assert all(-1 <= each < 2**63 for each in numbers)
+    words = found.build.dockerfile, found.build.target or "", asked.user or "", *(asked.command or ())
+    arguments = [part for pair in found.build.args.items() for part in pair]
+    assert not any("\0" in each for each in (*words, *arguments, *(each.name for each in asked.ulimits)))
 
 
 NAMES = texts(

@@ -15,6 +15,7 @@ from adf_agent.deadline import Deadline
 from adf_agent.engine import Engine
 from adf_agent.errors import AgentError, ImageError, SettingsError
 from adf_agent.location import Location
+from adf_agent.mask import Mask
 from adf_agent.notation import Limits
 from adf_agent.ops.release import fetch, registry
 from adf_agent.ops.release.registry import Found
@@ -77,7 +78,7 @@ def _delivered(
     digest = ""
     with registry.left_as_found(engine.client, [*(f"{repository}:{tag}" for tag in tags), image.tag(wanted.digest)]):
         fetch.say(f"with Docker {engine.fact}, {'pulling' if made else 'building'}")
-        provided = image.provide(engine, wanted, choose, ledger, deadline)
+        provided = image.provide(engine, wanted, choose, ledger, Mask(), deadline)
         fetch.say(f"image {provided.fact}")
         for tag in tags:
             fetch.say(f"pushing {repository}:{tag}")

@@ -1,6 +1,7 @@
 """The command `adf-release`: made, built once, verified. What only one command needs is imported there."""
 
 import argparse
+import functools
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from adf_agent.mask import Mask
     from adf_agent.notation import Limits
     from adf_agent.signature import Key
 
@@ -37,17 +39,22 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     from adf_agent import console, log, status  # noqa: PLC0415
 
     status.tolerate(sys.stdout, sys.stderr)
-    log.configure(sys.stderr, _shown)
-    return console.ended("adf-release", lambda: arguments.command(arguments, console.stopping()) or 0, "ops", _shown)
+    mask = functools.cache(_mask)  # each line of a build goes through it
+
+    def shown(text: str) -> str:
+        return mask()(text)
+
+    log.configure(sys.stderr, shown)
+    return console.ended("adf-release", lambda: arguments.command(arguments, console.stopping()) or 0, "ops", shown)
 
 
-def _shown(text: str) -> str:
-    """*text* as a build's log may have it: GitHub, a proxy or a registry may quote what it was sent."""
+def _mask() -> "Mask":
+    """Shows a text as a build's log may have it: GitHub, a proxy or a registry may quote what it was sent."""
     from adf_agent import engine, mask  # noqa: PLC0415
 
     hide = mask.Mask()
     hide.add([*mask.secretive(os.environ), *engine.logins(Path.home() / ".docker")])
-    return hide(text)
+    return hide
 
 
 def parser() -> argparse.ArgumentParser:
