@@ -56,7 +56,7 @@ def inspect(path: Path, limits: Limits, known: Identity | None = None) -> Archiv
     Raises ReleaseError, one sentence for each thing that it may not hold.
     """
     known = known or identity(path)
-    with reading(path, lambda chunks: _limited(chunks, path.stat().st_size, limits), known) as stream:
+    with reading(path, lambda chunks: _limited(chunks, known[2], limits), known) as stream:
         contents = _Contents(limits)
         for name, member in members(stream):
             contents.add(name, member, stream)

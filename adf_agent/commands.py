@@ -143,6 +143,8 @@ def only_agent(root: Root, mode: str) -> "Iterator[tuple[Clients, Record, Ledger
             record.fail(error)
             error.sentence, error.hint = record.mask(error.sentence), record.mask(error.hint)
             raise
+        except (Stopped, BrokenPipeError):  # no fault of anybody's
+            raise
         except Exception as error:
             structlog.get_logger().error("unexpected", exc_info=error)
             fault = unexpected(error)

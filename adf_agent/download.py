@@ -41,8 +41,8 @@ class Source(Protocol):
 class Fetched:
     digest: str  # SHA-256, 64 hex digits
     size: int  # bytes
+    file: Identity = field(compare=False)  # what has these bytes, whatever takes its name later
     prehash: bytes = b""  # BLAKE2b-512, which a signature is of, where it is asked for
-    file: Identity = field(default=(), compare=False)  # what has these bytes, whatever takes its name later
 
 
 def fetch(source: Source, path: Path, deadline: Deadline, *, signed: bool = False) -> Fetched:
@@ -153,7 +153,7 @@ class _Part:
 
     def whole(self) -> Fetched:
         prehash = self.prehash.digest() if self.prehash else b""
-        return Fetched(self.hash.hexdigest(), self.size, prehash, identity(self._descriptor))
+        return Fetched(self.hash.hexdigest(), self.size, identity(self._descriptor), prehash)
 
     def discard(self) -> None:
         discard(self._path, identity(self._descriptor)[:2])

@@ -61,7 +61,7 @@ class Mask:
         self._lock = threading.Lock()  # stages overlap, and each knows secrets
         self._secrets: set[str] = set()
         self._texts: list[str] = []
-        self._short = re.compile(r"(?!)")  # matches nothing
+        self._short = _as_value(())
 
     def add(self, secrets: Iterable[str]) -> None:
         given = {*secrets} - {""}
@@ -75,13 +75,13 @@ class Mask:
     def __call__(self, text: str) -> str:
         for secret in self._texts:
             text = text.replace(secret, "***")
-        return urls(self._short.sub("***", text))
+        return urls(self._short.sub(r"\1***", text))
 
 
 def _as_value(short: Iterable[str]) -> re.Pattern[str]:
-    """Where one of *short* is all of a name's value, as in `NAME=no` and `"NAME": "no"`."""
+    """Where one of *short* is all of a name's value, as in `NAME=no` and `"NAME": "no"`, after the group."""
     one = "|".join(sorted(map(re.escape, short), key=len, reverse=True)) or "(?!)"
-    return re.compile(rf"(?<=\w=)(?:{one})(?=[\s\"']|\Z)|(?<=\w\": \")(?:{one})(?=\")")
+    return re.compile(rf"(\w[\"']?[ ]?[=:][ ]?[\"']?)(?:{one})(?=[\"'\s,}}]|\Z)")
 
 
 def _forms(secret: str) -> Iterator[str]:

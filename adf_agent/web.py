@@ -207,7 +207,7 @@ def _refusal(response: requests.Response, location: Location, token: bool) -> Re
     limited = status == requests.codes.forbidden and response.headers.get("X-RateLimit-Remaining") == "0"
     if status in TRY_AGAIN or limited:
         return broken(f"{location.shown} answers {status}")
-    hint = "See that the URL is right."
+    hint = "See that the URL is right; what is private on GitHub Enterprise takes GITHUB_API_URL in agent.env too."
     if location.github or "api.github.com" in location.shown:
         hint = (
             "GitHub answers 404 for what a token may not see."
@@ -217,7 +217,7 @@ def _refusal(response: requests.Response, location: Location, token: bool) -> Re
     elif status in (requests.codes.unauthorized, requests.codes.forbidden):
         hint = (
             "A presigned URL may have expired; s3:// uses the instance's own role; "
-            "ADF_RELEASE_TOKEN is sent to GitHub alone."
+            "ADF_RELEASE_TOKEN is sent to GitHub alone, and to an Enterprise server by GITHUB_API_URL."
         )
     unseen = status in (401, 403, 404) and location.github and not token  # GitHub's private ones
     said = f"{location.shown} answers {status} {PHRASES.get(status, '')}".rstrip()

@@ -27,7 +27,7 @@ from adf_agent.sandbox.member import Hook
 
 MB = 1_000_000
 LARGE = 200 * MB  # bytes
-RESIDENT = 70 * MB
+RESIDENT = 60 * MB
 PEAK = 100 * MB
 GROWTH = 10 * MB  # of the peak, from a release of nothing to a large one
 HOOKS = Hook("adf-launch", "launch"), Hook("adf-terminate", "terminate")

@@ -59,7 +59,7 @@ def take(source: Source) -> bytes:
 
 
 def whole(data: bytes) -> Fetched:
-    return Fetched(hashlib.sha256(data).hexdigest(), len(data))
+    return Fetched(hashlib.sha256(data).hexdigest(), len(data), ())
 
 
 # Resumption

@@ -44,6 +44,7 @@ def test_secrets_are_masked_the_longest_first_and_line_by_line() -> None:
     ("text", "shown"),
     [
         ("PIN=no DEBUG=no", "PIN=*** DEBUG=***"),
+        ('{"PIN":"no","A":1} {\'PIN\': \'no\'} PIN="no"', '{"PIN":"***","A":1} {\'PIN\': \'***\'} PIN="***"'),
         ('{"PIN": "no", "no": 1}', '{"PIN": "***", "no": 1}'),
         ("no news, as nobody knows: PIN=note", "no news, as nobody knows: PIN=note"),
         ("PASS=four, four", "PASS=***, ***"),

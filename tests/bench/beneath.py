@@ -11,9 +11,16 @@ from report import Row
 from sides import REPOSITORY
 from world import FLOOR, World
 
+from adf_agent.__main__ import GARBAGE
+
 TAR = "context.tar"
 LIBRARY = REPOSITORY / "build/tree/usr/lib/adf-agent"
-IMPORTS = f"import sys; sys.path.insert(0, {json.dumps(str(LIBRARY))}); import structlog, requests, tenacity, docker"
+IMPORTS = f"""
+import gc, sys
+gc.set_threshold({GARBAGE})
+sys.path.insert(0, {json.dumps(str(LIBRARY))})
+import structlog, requests, tenacity, docker
+"""
 
 
 def rows(world: World, release: Release, runs: int) -> list[Row]:

@@ -101,7 +101,7 @@ def archive(world: World) -> Growth:
                 "cold boot": boot,
                 "cold boot, pipeline": floor,
             },
-            "peak memory, MB": {"release stage alone": alone / 1000, "cold boot": peak / 1e6},
+            "peak memory, MB": {"release stage alone": alone * 1024 / 1e6, "cold boot": peak / 1e6},
         }
 
     return Growth.measured("growth-archive", "What a release costs by its members", "members", MEMBERS, measure)

@@ -40,11 +40,13 @@ def cold(world: World, release: Release, runs: int, *, config: bool) -> list[Pai
     """Boots of both sides in turn, each with nothing of the former left; a first pair is not counted."""
     world.offer(release, config=config)
     pairs = []
-    for _ in range(runs + 1):  # the first one warms the machine's own caches
-        world.clear()
-        agent = sides.agent(world)
-        world.clear()
-        pairs.append(Pair(agent, sides.floor(world, config=config)))
+    both = {"agent": lambda: sides.agent(world), "floor": lambda: sides.floor(world, config=config)}
+    for number in range(runs + 1):  # the first one warms the machine's own caches
+        booted = {}
+        for side in ("agent", "floor") if number % 2 else ("floor", "agent"):  # what one leaves behind meets both
+            world.clear()
+            booted[side] = both[side]()
+        pairs.append(Pair(**booted))
     return pairs[1:]
 
 
