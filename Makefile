@@ -29,7 +29,7 @@ demo: setup venv ## roll two releases over a fleet under traffic, with AWS emula
 	@tools/with-docker $(BIN)/adf-sandbox demo
 
 test: setup venv lint package-check ## everything that CI checks
-	@tools/with-docker $(BIN)/pytest -n 2 --dist loadfile
+	@tools/with-docker $(BIN)/pytest -n 3 --dist loadfile
 
 lint: venv
 	@$(BIN)/ruff check

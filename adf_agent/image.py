@@ -92,8 +92,10 @@ def provide(
         return _pulled(engine.client, release, ledger, deadline)
     builder = choose()
     try:
-        built = deadline.retry(lambda: _build(release, builder, hide, deadline))
-        return deadline.retry(lambda: _tagged(engine.client, release.digest, built, "built", ledger))
+        # Built again where it is gone before it has our tag: another agent's may be the same image, and be removed.
+        return deadline.retry(
+            lambda: _tagged(engine.client, release.digest, _build(release, builder, hide, deadline), "built", ledger)
+        )
     finally:
         discard_unfinished(engine.client, builder.folder)
 
@@ -112,7 +114,7 @@ def _pulled(client: Any, release: Release, ledger: Ledger, deadline: Deadline) -
 
 def _tagged(client: Any, digest: str, found: str, how: str, ledger: Ledger) -> Image:
     ledger.keep(tag(digest))  # known before it exists: a crash between the two leaves no image that nobody prunes
-    with asking("tagging the image", ImageError):
+    with asking("tagging the image", ImageError), suppress(NotFound):
         client.api.tag(found, REPOSITORY, digest)
     image = find(client, tag(digest), how)
     if image is None:

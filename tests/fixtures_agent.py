@@ -191,7 +191,7 @@ class Machine:
     def containers(self) -> list[Any]:
         """Every container of this instance's agent, running or not."""
         label = f"adf.instance={self.cloud.imds.instance.instance_id}"
-        found: list[Any] = self.engine.containers.list(all=True, filters={"label": label})
+        found: list[Any] = self.engine.containers.list(all=True, ignore_removed=True, filters={"label": label})
         return found
 
     def clean(self) -> None:

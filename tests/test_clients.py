@@ -152,7 +152,8 @@ def test_agent_env_brings_the_environment_to_every_command(machine: Machine, com
     own = machine.environment
     machine.agent_env(**{name: text for name, text in own.items() if name != "ADF_ROOT"})
     machine.environment = {"ADF_ROOT": own["ADF_ROOT"]}
-    assert machine.run(command).code == 0
+    done = machine.run(command)
+    assert done.code == 0, done.log
     machine.agent_env(AWS_EC2_METADATA_SERVICE_ENDPOINT="http://127.0.0.1:9")
     assert machine.run(command, **own).code == 0, "what it was started with comes first"
 

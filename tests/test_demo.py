@@ -72,7 +72,8 @@ def processes(tmp: Path) -> list[str]:
 
 def left(client: docker.DockerClient) -> set[str]:
     """Containers and images that are of the app hello: no other test has those."""
-    found = {each.name for each in client.containers.list(all=True) if "/serve" in each.attrs["Config"]["Cmd"]}
+    containers = client.containers.list(all=True, ignore_removed=True)  # others' too, which come and go
+    found = {each.name for each in containers if "/serve" in (each.attrs["Config"]["Cmd"] or ())}
     images = [each for each in client.images.list() if "/serve" in (each.attrs["Config"]["Cmd"] or ())]
     return found | {tag for each in images for tag in each.tags}
 

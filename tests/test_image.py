@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -88,6 +89,27 @@ def test_an_image_is_built_once_tagged_by_its_release_and_reused(
     again = image.provide(reached, release, refuse, ledger, Mask(), deadline)
     assert (again.id, again.how) == (made.id, "reused")
     assert "reused adf/release:" in again.fact
+    reached.client.images.remove(made.tag)
+
+
+def test_an_image_that_is_gone_before_it_has_its_tag_is_built_again(
+    reached: Engine, ledger: Ledger, tmp_path: Path
+) -> None:
+    """Two agents on one engine whose images are the same, and the boot of the one fails as the other's is removed."""
+    release = released(tmp_path, {"Dockerfile": f"FROM {BASE}\nCOPY page /page\n", "page": os.urandom(9)})
+    builds: list[str] = []
+
+    class Robbed(Builder):
+        def build(self, *arguments: Any) -> str:
+            builds.append(super().build(*arguments))
+            if len(builds) == 1:
+                self.client.api.remove_image(builds[0])
+            return builds[-1]
+
+    chosen = Builder.choose("buildkit", reached, tmp_path)
+    robbed = Robbed(chosen.client, chosen.command, chosen.folder)
+    made = image.provide(reached, release, lambda: robbed, ledger, Mask(), Deadline(60, threading.Event()))
+    assert (made.id, len(builds)) == (builds[1], 2)
     reached.client.images.remove(made.tag)
 
 

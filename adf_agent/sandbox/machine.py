@@ -77,7 +77,9 @@ def clear(client: Any, instance_id: str, root: Root | None) -> list[str]:
 
 
 def _containers(client: Any, instance_id: str) -> Iterator[str]:
-    for container in client.containers.list(all=True, filters={"label": f"adf.instance={instance_id}"}):
+    for container in client.containers.list(
+        all=True, ignore_removed=True, filters={"label": f"adf.instance={instance_id}"}
+    ):
         container.remove(force=True, v=True)
         yield f"container {container.name}"
 
