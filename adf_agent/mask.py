@@ -75,13 +75,14 @@ class Mask:
     def __call__(self, text: str) -> str:
         for secret in self._texts:
             text = text.replace(secret, "***")
-        return urls(self._short.sub(r"\1***", text))
+        return urls(self._short.sub(lambda found: f"{found[1] or found[2]}***", text))
 
 
 def _as_value(short: Iterable[str]) -> re.Pattern[str]:
-    """Where one of *short* is all of a name's value, as in `NAME=no` and `"NAME": "no"`, after the group."""
+    """Where one of *short* is all of a name's value, as in `NAME=no` and `"NAME": "no"`, after a group."""
     one = "|".join(sorted(map(re.escape, short), key=len, reverse=True)) or "(?!)"
-    return re.compile(rf"(\w[\"']?[ ]?[=:][ ]?[\"']?)(?:{one})(?=[\"'\s,}}]|\Z)")
+    quoted = rf"(\w(?:=|[\"'] ?: ?)[\"'])(?:{one})(?=[\"'])"
+    return re.compile(rf"{quoted}|(\w=)(?:{one})(?=[\s\"']|\Z)")
 
 
 def _forms(secret: str) -> Iterator[str]:

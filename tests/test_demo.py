@@ -1,5 +1,6 @@
 """What newcomers type: the demo and a sandbox."""
 
+import fcntl
 import json
 import os
 import re
@@ -79,14 +80,19 @@ def left(client: docker.DockerClient) -> set[str]:
 
 
 @pytest.fixture
-def nothing_left(docker_client: docker.DockerClient) -> Iterator[Path]:
-    """A folder for a sandbox's files: at the end nothing is left of it, and no process, container or image."""
-    before = left(docker_client)
-    with TemporaryDirectory(prefix="adf-") as name:  # short: a socket's path has 108 bytes
-        folder = Path(name)
-        yield folder
-        assert [*map(str, folder.iterdir()), *processes(folder)] == []
-    assert left(docker_client) == before
+def nothing_left(docker_client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for a sandbox's files: at the end nothing is left of it, and no process, container or image.
+
+    One at a time, whichever of the test processes has it: the app is the same in all of them.
+    """
+    with (tmp_path_factory.getbasetemp().parent / "hello.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = left(docker_client)
+        with TemporaryDirectory(prefix="adf-") as name:  # short: a socket's path has 108 bytes
+            folder = Path(name)
+            yield folder
+            assert [*map(str, folder.iterdir()), *processes(folder)] == []
+        until(lambda: left(docker_client) <= before, "nothing is left in Docker")  # another file's app may end yet
 
 
 def found(pattern: str, text: str) -> str:
