@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +20,7 @@ import docker
 import pytest
 import requests
 from botocore.exceptions import ClientError
+from docker.errors import NotFound
 from test_boot import free_port
 
 from adf_agent.root import Root
@@ -75,8 +76,11 @@ def left(client: docker.DockerClient) -> set[str]:
     """Containers and images that are of the app hello: no other test has those."""
     containers = client.containers.list(all=True, ignore_removed=True)  # others' too, which come and go
     found = {each.name for each in containers if "/serve" in (each.attrs["Config"]["Cmd"] or ())}
-    images = [each for each in client.images.list() if "/serve" in (each.attrs["Config"]["Cmd"] or ())]
-    return found | {tag for each in images for tag in each.tags}
+    for each in client.api.images():
+        with suppress(NotFound):
+            facts = client.api.inspect_image(each["Id"])
+            found |= {*(facts["RepoTags"] or ())} if "/serve" in (facts["Config"]["Cmd"] or ()) else set()
+    return found
 
 
 @pytest.fixture
