@@ -134,16 +134,10 @@ class Builder:
             _cancel(process)
             raise
         if code != 0:
-            self._discard(output)
+            for built in filter(None, map(_WRITTEN.match, output.tail)):  # a full disk, which did not take its id
+                discard(self.client, built[1])
             raise _failure(output)
         return self.iid_file.read_text().strip()
-
-    def _discard(self, output: Output) -> None:
-        """Removes what was built before the command failed, as its id could not be written to a full disk."""
-        for built in filter(None, map(_WRITTEN.match, output.tail)):
-            with suppress(*FAULTS):
-                if not self.client.api.inspect_image(built[1])["RepoTags"]:
-                    self.client.api.remove_image(built[1])
 
     def _environment(self, options: Build) -> dict[str, str]:
         return {
@@ -186,6 +180,13 @@ class Builder:
             timeout=None,  # a step may be silent for as long as the deadline allows
         )
         return events
+
+
+def discard(client: Any, name: str) -> None:
+    """Removes the image *name*, as it was built and never tagged; where Docker fails, it stays."""
+    with suppress(*FAULTS):
+        if not client.api.inspect_image(name)["RepoTags"]:
+            client.api.remove_image(name)
 
 
 def _feed(process: "subprocess.Popen[bytes]", context: Iterator[bytes]) -> None:

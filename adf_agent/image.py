@@ -228,8 +228,6 @@ def available_memory() -> int:
 def discard_unfinished(client: Any, folder: Path) -> None:
     """Removes each image whose id is in *folder*, as it was built and never tagged; and the files that say so."""
     for iid_file in folder.glob(f"*{build.IID_SUFFIX}"):
-        with suppress(OSError, *FAULTS):
-            name = iid_file.read_text().strip()
-            if not client.api.inspect_image(name)["RepoTags"]:
-                client.api.remove_image(name)
+        with suppress(OSError):
+            build.discard(client, iid_file.read_text().strip())
         iid_file.unlink(missing_ok=True)

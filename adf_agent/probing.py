@@ -1,6 +1,5 @@
 """One question to the app: over HTTP, TCP or Docker's HEALTHCHECK; and what the answer was."""
 
-import http
 import http.client
 import select
 import socket
@@ -20,7 +19,6 @@ from adf_agent.notation import Probe
 LINGER_SECONDS = 0.05  # docker-proxy accepts for a port that nobody listens on, and hangs up within a millisecond
 STEADY_SECONDS = 2.0  # that an app without port and HEALTHCHECK must live, as nothing else can be known of it
 SHOWN_BYTES = 1000  # of a wrong answer's body
-HTTP_PHRASES = {status.value: status.phrase for status in http.HTTPStatus}  # the app may send others
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,9 @@ def _http(host: str, port: int, path: str, timeout: float) -> Answer:
         timer.cancel()
         connection.close()
     healthy = 200 <= response.status < 400  # noqa: PLR2004
-    return Answer(healthy, f"{asked}: {response.status} {HTTP_PHRASES.get(response.status, '')}".rstrip(), _line(body))
+    return Answer(
+        healthy, f"{asked}: {response.status} {http.client.responses.get(response.status, '')}".rstrip(), _line(body)
+    )
 
 
 def _hang_up(connection: http.client.HTTPConnection, late: threading.Event) -> None:

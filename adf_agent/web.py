@@ -1,9 +1,9 @@
 """A release at an http(s) URL, GitHub's among them: followed through redirects, the token left with the first host."""
 
-import http
 import os
 from collections.abc import Callable, Generator, Mapping
 from functools import cache
+from http.client import responses  # a server's own words may quote the token
 from urllib.parse import quote, urljoin, urlsplit
 
 import requests
@@ -20,7 +20,6 @@ REDIRECTS = 5
 GITHUB_API = "https://api.github.com"
 GITHUB = ("github.com", "www.github.com", "codeload.github.com", "api.github.com")
 NO_MORE = frozenset({206, 412, 416})  # asked for more of an object: the wrong part, or none
-PHRASES = {status.value: status.phrase for status in http.HTTPStatus}  # a server's own may quote the token
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -220,5 +219,5 @@ def _refusal(response: requests.Response, location: Location, token: bool) -> Re
             "ADF_RELEASE_TOKEN is sent to GitHub alone, and to an Enterprise server by GITHUB_API_URL."
         )
     unseen = status in (401, 403, 404) and location.github and not token  # GitHub's private ones
-    said = f"{location.shown} answers {status} {PHRASES.get(status, '')}".rstrip()
+    said = f"{location.shown} answers {status} {responses.get(status, '')}".rstrip()
     return (Withheld if unseen else ReleaseError)(said, hint=hint)

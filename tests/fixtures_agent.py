@@ -149,11 +149,12 @@ class Machine:
             text=True,
         )
 
-    def daemon(self, **environment: str) -> "Daemon":
-        """Starts `adf-agent run`; it is killed after the test, if it is still there."""
+    def daemon(self, program: str = "", **environment: str) -> "Daemon":
+        """Starts `adf-agent run`, by a *program* of Python's if given; it is killed after the test, if it is still there."""
+        command = [sys.executable, "-c", program] if program else [*self.command, "run"]
         with (self.root / "agent.log").open("a") as log:
             process = subprocess.Popen(
-                [*self.command, "run"],
+                command,
                 env={**os.environ, **self.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,16 +1,13 @@
-"""An agent that stands still where its log comes to a point, until it is told to go on."""
+"""An agent that dies where its log comes to a point, or stands still there until it is told to go on."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from fixtures_agent import Daemon, Machine
 
-# The agent's own log is what it stands still by: the line of the point is its last until then.
-STANDING = """
-import json, os, select, sys, time
+# The agent's own log is what it stops by: the line of the point is its last. Without a GATE it dies of it.
+AT_POINT = """
+import json, os, select, signal, sys, time
 
 def pause(seconds):
     select.select([], [], [], seconds)
@@ -29,9 +26,11 @@ class Gate:
         self.stream.write(text)
         self.stream.flush()
         event = json.loads(text) if text.startswith("{") else {}
-        told = " ".join(str(event.get(key, "")) for key in ("event", "stage"))
+        told = " ".join(str(event.get(key, "")) for key in ("event", "stage", "step", "hook"))
         if self.point and all(word in told for word in self.point.split("|")):
             self.point = ""
+            if not self.folder:
+                os.kill(os.getpid(), signal.SIGKILL)
             open(self.folder + "/at", "w").close()
             for _ in range(12000):
                 if os.path.exists(self.folder + "/go"):
@@ -43,7 +42,7 @@ class Gate:
 
 if "FAKETIME_TIMESTAMP_FILE" in os.environ:
     time.sleep = pause  # what libfaketime makes of a sleep while the clock jumps, is an error
-sys.stderr = Gate(sys.stderr, os.environ["POINT"], os.environ["GATE"])
+sys.stderr = Gate(sys.stderr, os.environ["POINT"], os.environ.get("GATE"))
 sys.argv = ["adf-agent", "run"]
 from adf_agent.__main__ import main
 raise SystemExit(main())
@@ -69,14 +68,4 @@ def gated(machine: Machine, point: str, **environment: str) -> Gate:
     """Starts an agent that stands still at *point*: words of the event and its stage, with | between them."""
     folder = machine.root / "gate"
     folder.mkdir()
-    with (machine.root / "agent.log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", STANDING],
-            env={**os.environ, **machine.environment, **environment, "POINT": point, "GATE": str(folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-    agent = Daemon(machine, process)
-    machine.closing.append(agent.kill)
-    return Gate(agent, folder)
+    return Gate(machine.daemon(AT_POINT, **environment, POINT=point, GATE=str(folder)), folder)

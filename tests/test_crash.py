@@ -1,10 +1,7 @@
 """`kill -9` of the agent, and a new start: at each end of each stage, in the report and in the drain."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fixtures_agent import Daemon, Machine, app
+from gate import AT_POINT
 from test_boot import free_port, page, table
 
 from adf_agent.sandbox.balancer import Balancer
@@ -19,36 +17,6 @@ from adf_agent.sandbox.group import Group
 from adf_agent.sandbox.member import Hook
 from adf_agent.sandbox.pool import Pool
 
-# The agent's own log is what it dies by: the line of the point is its last.
-DYING = """
-import json, os, signal, sys
-
-class Dying:
-    def __init__(self, stream, point):
-        self.stream, self.point = stream, point
-
-    def isatty(self):
-        return False
-
-    def reconfigure(self, **_):
-        pass
-
-    def write(self, text):
-        self.stream.write(text)
-        self.stream.flush()
-        event = json.loads(text) if text.startswith("{") else {}
-        told = " ".join(str(event.get(key, "")) for key in ("event", "stage", "step", "hook"))
-        if all(word in told for word in self.point.split("|")):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def flush(self):
-        self.stream.flush()
-
-sys.stderr = Dying(sys.stderr, os.environ["POINT"])
-sys.argv = ["adf-agent", "run"]
-from adf_agent.__main__ import main
-raise SystemExit(main())
-"""
 # Writes down each file of the agent's, or of its libraries', that is read after it was started.
 READING = """
 import os, sys
@@ -92,21 +60,7 @@ class World:
 
     def dying(self, point: str) -> Daemon:
         """An agent that dies at *point*."""
-        return self.daemon(DYING, POINT=point)
-
-    def daemon(self, program: str, **environment: str) -> Daemon:
-        """An agent that *program* runs."""
-        with (self.machine.root / "agent.log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                env={**os.environ, **self.machine.environment, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        daemon = Daemon(self.machine, process)
-        self.machine.closing.append(daemon.kill)
-        return daemon
+        return self.machine.daemon(AT_POINT, POINT=point)
 
     def serves(self, agent: Daemon) -> None:
         """In service, once, and everybody knows."""
@@ -214,7 +168,7 @@ def test_what_it_leaves_by_was_read_before(world: World, adopts: bool) -> None:
         world.serves(first)
         first.kill()
     read = world.machine.root / "read"
-    agent = world.daemon(READING, READ=str(read))
+    agent = world.machine.daemon(READING, READ=str(read))
     world.serves(agent)
     before = read.read_text().splitlines()
     assert agent.end() == 0, agent.log()

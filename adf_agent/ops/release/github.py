@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
+from http.client import responses
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -17,7 +18,7 @@ from adf_agent.notation import in_words
 from adf_agent.ops.release.attempt import attempt
 from adf_agent.ops.release.delivery import check_same, other_bytes
 from adf_agent.ops.release.package import File, Seen
-from adf_agent.web import GITHUB_API, PHRASES, TRY_AGAIN, Login, Web
+from adf_agent.web import GITHUB_API, TRY_AGAIN, Login, Web
 
 # Seconds to connect, which urllib3 takes for each send too, and of silence: GitHub first hashes what it got.
 TIMEOUT = (60, 60)
@@ -182,7 +183,7 @@ def _refusal(answer: requests.Response, repository: str) -> ReleaseError:
         HTTPStatus.UNPROCESSABLE_ENTITY: "Push the commit first; a release that GitHub calls immutable takes no more.",
     }
     hint = hints.get(status, "See that the repository has this name still.")
-    return ReleaseError(f"GitHub answers {status} {PHRASES.get(status, '')} to the upload{said}", hint=hint)
+    return ReleaseError(f"GitHub answers {status} {responses.get(status, '')} to the upload{said}", hint=hint)
 
 
 def _said(answer: requests.Response) -> str:
