@@ -150,7 +150,7 @@ class Machine:
         )
 
     def daemon(self, program: str = "", **environment: str) -> "Daemon":
-        """Starts `adf-agent run`, by a *program* of Python's if given; it is killed after the test, if it is still there."""
+        """Starts `adf-agent run`, by a *program* of Python's if given; after the test it is killed, if still there."""
         command = [sys.executable, "-c", program] if program else [*self.command, "run"]
         with (self.root / "agent.log").open("a") as log:
             process = subprocess.Popen(
