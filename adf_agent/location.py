@@ -10,6 +10,7 @@ from adf_agent.errors import SettingsError
 
 Scheme = Literal["https", "http", "s3", "file", "docker"]
 Kind = Literal["release", "latest", "asset", "archive"]
+VERSION = re.compile(r"versionId=[\w.~%-]+")  # S3's: URL-ready
 NAME = r"[A-Za-z0-9._-]{1,100}"
 NOTE = ".release.json"  # ends the name of a note about a release, of one too that names an image
 ARCHIVE_SUFFIX = r"(?i)\.(?:tar(?:\.[a-z0-9]+)?|tgz|tbz2?|txz)$"
@@ -215,10 +216,9 @@ def _pin(url: str) -> str | None:
 def masked(parts: SplitResult) -> str:
     """The URL with `***` for user, password and the values of its query; an S3 version is no secret."""
     _, at, host = parts.netloc.rpartition("@")
-    pairs = [pair.partition("=") for pair in parts.query.split("&") if pair]
     query = "&".join(
-        name + equals + value if name == "versionId" else f"{name}=***" if equals else "***"
-        for name, equals, value in pairs
+        pair if VERSION.fullmatch(pair) else f"{pair.partition('=')[0]}=***" if "=" in pair else "***"
+        for pair in filter(None, parts.query.split("&"))
     )
     path = re.sub(r"//[^/]*@", "//***@", parts.path)  # of `https://https://user:password@…`, a slip
     return parts._replace(netloc=f"***@{host}" if at else host, path=path, query=query).geturl()
