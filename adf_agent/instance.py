@@ -158,6 +158,8 @@ class Metadata:
                 ) from error
             reason = "no answer in time" if isinstance(error, Timeout) else "the connection failed"
             raise self._unreadable(reason) from error
+        except UnicodeDecodeError as error:  # of a redirect's address, which requests reads whether it follows or not
+            raise self._unknown(path, "a redirect to something that is no text") from error
 
     def _check(self, response: "requests.Response", path: str) -> None:
         status = response.status_code

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ The lines are passed on as they are, and so there is no --json: those of the age
 where the output is no terminal."""
 LINES = "100"  # where neither -n nor --since says how many: a log may be weeks long
 ASK_SECONDS = 10.0  # for Docker to say whether it knows the container
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a container, or its id: what Docker could know
 UNIT = "adf-agent"  # of systemd; and the job of upstart
 
 
@@ -96,7 +98,7 @@ def app(root: Root, wish: Wish) -> list[str]:
     """The command for the app's lines: Docker has them, whatever the log driver, since engine 20.10."""
     record = _record(root)
     container = str(part(record, "container").get("id") or root.container(str(part(record, "instance").get("id"))))
-    if not _exists(container):
+    if not NAME.fullmatch(container) or not _exists(container):
         return _kept(root, wish, record)
     since = [] if wish.since is None else [f"--since={wish.since:.3f}"]
     follow = ["--follow"] if wish.follow else []

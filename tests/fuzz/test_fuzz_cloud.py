@@ -112,6 +112,15 @@ def test_any_answer_of_the_metadata_service_is_a_fact_or_refused(case: tuple[byt
             check_refusal(error)
 
 
+def test_a_redirect_to_no_text_is_no_fault_of_the_agent() -> None:
+    """A broken proxy before the metadata service, and a boot that ends as if the agent were."""
+    [service] = SERVICES
+    service.token = GOOD_TOKEN
+    service.answer = response(b"301 Moved", b"Location: \x80\r\n", b"Content-Length: %d\r\n", b"a")
+    with pytest.raises(SettingsError, match="with a redirect to something that is no text"):
+        Metadata(service.endpoint, Deadline(0, threading.Event())).user_data()
+
+
 SCALARS = st.builds(
     lambda text: {"S": text}, texts("ssm:/a", "secretsmanager:b", "\0", "\n", "ssm:")
 ) | st.sampled_from(

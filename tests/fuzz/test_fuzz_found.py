@@ -190,6 +190,14 @@ def test_a_spoilt_record_gives_no_traceback(root: Root, data: bytes, monkeypatch
         analyze.answer(argparse.Namespace(json=False, svg=None), root)
 
 
+@pytest.mark.parametrize("name", [r"\u0000", r"\ud800", "--help"])
+def test_a_container_that_docker_can_not_know_is_none(root: Root, name: str) -> None:
+    """`adf-agent logs` with a traceback, on a disk that has lost some bytes."""
+    root.status.write_text(f'{{"container": {{"id": "{name}"}}}}')
+    with pytest.raises(AgentError, match="no container is here"):
+        logs.app(root, logs.Wish())
+
+
 def test_a_name_in_the_record_does_not_paint_the_terminal() -> None:
     """A key of a spoilt record moves the cursor, and the person before it reads what never happened."""
     shown = screen.screen({"config": {"partitions": {"\x1b[2J": 1}}}, 3, "", 0.0, color=False)
