@@ -158,8 +158,6 @@ class Metadata:
                 ) from error
             reason = "no answer in time" if isinstance(error, Timeout) else "the connection failed"
             raise self._unreadable(reason) from error
-        except UnicodeDecodeError as error:  # of a redirect's address, which requests reads whether it follows or not
-            raise self._unknown(path, "a redirect to something that is no text") from error
 
     def _check(self, response: "requests.Response", path: str) -> None:
         status = response.status_code
@@ -213,4 +211,5 @@ def _direct() -> "requests.Session":
 
     session = requests.Session()
     session.trust_env = False  # neither HTTP_PROXY nor .netrc is for a link-local address
+    session.get_redirect_target = lambda _: None  # type: ignore[method-assign]  # none is followed, nor read
     return session

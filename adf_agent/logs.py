@@ -97,8 +97,9 @@ def run(arguments: argparse.Namespace, root: Root) -> NoReturn:
 def app(root: Root, wish: Wish) -> list[str]:
     """The command for the app's lines: Docker has them, whatever the log driver, since engine 20.10."""
     record = _record(root)
-    container = str(part(record, "container").get("id") or root.container(str(part(record, "instance").get("id"))))
-    if not NAME.fullmatch(container) or not _exists(container):
+    told = str(part(record, "container").get("id") or ""), root.container(str(part(record, "instance").get("id")))
+    container = next(filter(NAME.fullmatch, told), root.container("unknown"))
+    if not _exists(container):
         return _kept(root, wish, record)
     since = [] if wish.since is None else [f"--since={wish.since:.3f}"]
     follow = ["--follow"] if wish.follow else []

@@ -117,7 +117,7 @@ def test_a_redirect_to_no_text_is_no_fault_of_the_agent() -> None:
     [service] = SERVICES
     service.token = GOOD_TOKEN
     service.answer = response(b"301 Moved", b"Location: \x80\r\n", b"Content-Length: %d\r\n", b"a")
-    with pytest.raises(SettingsError, match="with a redirect to something that is no text"):
+    with pytest.raises(SettingsError, match="answers /latest/user-data with 301"):
         Metadata(service.endpoint, Deadline(0, threading.Event())).user_data()
 
 
