@@ -211,5 +211,5 @@ def _direct() -> "requests.Session":
 
     session = requests.Session()
     session.trust_env = False  # neither HTTP_PROXY nor .netrc is for a link-local address
-    session.get_redirect_target = lambda _: None  # type: ignore[method-assign]  # none is followed, nor read
+    session.get_redirect_target = lambda _: None  # type: ignore[assignment,method-assign]  # it has none
     return session
