@@ -46,13 +46,14 @@ def boot(do: Stages, member: Member) -> Service | None:
     if do.ledger.state.given_up:
         raise ReportError(f"this instance was given up: {do.ledger.state.given_up}", hint="Launch another one.")
     docker = stage("docker", do.docker)
-    with undo.on_failure(do, docker), release.kept(do.host.root.var):
+    with undo.on_failure(do, docker):
         member.begin(do.deadline)
-        fetched = stage("release", lambda: do.release(docker))
-        configured = stage("config", do.config) if do.reads_config() else Task(lambda: None)
-        settle([docker, fetched], do.deadline)
-        built = stage("image", lambda: do.image(docker.value, fetched.value))
-        settle([built, configured], do.deadline)
+        with release.kept(do.host.root.var):
+            fetched = stage("release", lambda: do.release(docker))
+            configured = stage("config", do.config) if do.reads_config() else Task(lambda: None)
+            settle([docker, fetched], do.deadline)
+            built = stage("image", lambda: do.image(docker.value, fetched.value))
+            settle([built, configured], do.deadline)
         if do.launched.warm:
             stage("report", lambda: serving.join(do, member, docker.value, None)).settled(do.deadline)
             return None

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -13,11 +13,12 @@ from adf_agent.deadline import Deadline
 from adf_agent.errors import SettingsError
 
 if TYPE_CHECKING:
-    import requests
+    import urllib3
 
 ENDPOINT = "http://169.254.169.254"
 TOKEN_SECONDS = 21600  # six hours, the longest there is: a boot needs one token
-TIMEOUT = (1, 2)  # seconds to connect, to read: it answers in milliseconds, or drops what exceeds its packet limit
+# Seconds: it answers in milliseconds, or drops what exceeds its packet limit.
+CONNECT_SECONDS, READ_SECONDS = 1, 2
 TRY_AGAIN = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 FOREIGN = "Outside EC2, set AWS_EC2_METADATA_SERVICE_ENDPOINT to a service that speaks IMDSv2."
 
@@ -44,13 +45,16 @@ class Metadata:
     """A client of the metadata service at *endpoint*, over one connection that no proxy sees.
 
     A time-out, a refused connection, 429 and 5xx are tried again until *deadline*; what stays raises a SettingsError.
+    *heard* is given each answer's headers.
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
     """
 
-    def __init__(self, endpoint: str, deadline: Deadline, session: "requests.Session | None" = None) -> None:
+    def __init__(
+        self, endpoint: str, deadline: Deadline, heard: Callable[[Mapping[str, str]], object] = lambda _: None
+    ) -> None:
         self._endpoint = endpoint.rstrip("/") or ENDPOINT
-        self._deadline = deadline
-        self._session = session or _direct()
+        self._deadline, self._heard = deadline, heard
+        self._pools = _direct()
         self._token = ""
 
     def get(self, path: str) -> bytes | None:
@@ -128,39 +132,42 @@ class Metadata:
     def _ask(self, path: str) -> bytes | None:
         """One answer, with a new token where the service no longer takes ours (401)."""
         response = self._send("GET", path, {"X-aws-ec2-metadata-token": self._token}) if self._token else None
-        if response is None or response.status_code == HTTPStatus.UNAUTHORIZED:
+        if response is None or response.status == HTTPStatus.UNAUTHORIZED:
             self._token = self._new_token()
             response = self._send("GET", path, {"X-aws-ec2-metadata-token": self._token})
-        if response.status_code == HTTPStatus.NOT_FOUND:
+        if response.status == HTTPStatus.NOT_FOUND:
             return None
         self._check(response, path)
-        return response.content
+        return response.data
 
     def _new_token(self) -> str:
         path = "/latest/api/token"
         response = self._send("PUT", path, {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)})
         self._check(response, path)
-        if not re.fullmatch("[!-~]+", response.text):  # what no header can hold
+        token = response.data.decode(errors="replace")
+        if not re.fullmatch("[!-~]+", token):  # what no header can hold
             raise self._unknown(path, "something that is not a token")
-        return response.text
+        return token
 
-    def _send(self, method: str, path: str, headers: Mapping[str, str]) -> "requests.Response":
-        from requests import RequestException, Timeout  # noqa: PLC0415  20 MB that the operators' commands do without
+    def _send(self, method: str, path: str, headers: Mapping[str, str]) -> "urllib3.BaseHTTPResponse":
+        from urllib3 import exceptions  # noqa: PLC0415  as below
 
+        if not self._endpoint.startswith(("http://", "https://")):
+            raise self._no_url()
         try:
-            return self._session.request(
-                method, self._endpoint + path, headers=headers, timeout=TIMEOUT, allow_redirects=False
-            )
-        except RequestException as error:
-            if isinstance(error, ValueError):  # requests' way to say that it is no URL
-                raise SettingsError(
-                    f"AWS_EC2_METADATA_SERVICE_ENDPOINT is not a URL: {self._endpoint}", hint=f"Use {ENDPOINT}."
-                ) from error
-            reason = "no answer in time" if isinstance(error, Timeout) else "the connection failed"
-            raise self._unreadable(reason) from error
+            response = self._pools.request(method, self._endpoint + path, headers=headers, redirect=False)
+        except exceptions.LocationValueError as error:
+            raise self._no_url() from error
+        except exceptions.NewConnectionError as error:  # a TimeoutError, for urllib3
+            raise self._unreadable("the connection failed") from error
+        except exceptions.HTTPError as error:
+            silent = isinstance(error, exceptions.TimeoutError)
+            raise self._unreadable("no answer in time" if silent else "the connection failed") from error
+        self._heard(response.headers)
+        return response
 
-    def _check(self, response: "requests.Response", path: str) -> None:
-        status = response.status_code
+    def _check(self, response: "urllib3.BaseHTTPResponse", path: str) -> None:
+        status = response.status
         if status == HTTPStatus.FORBIDDEN:
             raise SettingsError(
                 f"IMDS at {self._endpoint} is switched off for this instance (403)",
@@ -170,6 +177,11 @@ class Metadata:
             raise self._unreadable(f"it answers {status}")
         if status != HTTPStatus.OK:
             raise self._unknown(path, str(status))
+
+    def _no_url(self) -> SettingsError:
+        return SettingsError(
+            f"AWS_EC2_METADATA_SERVICE_ENDPOINT is not a URL: {self._endpoint}", hint=f"Use {ENDPOINT}."
+        )
 
     def _unreadable(self, reason: str) -> SettingsError:
         return SettingsError(
@@ -206,10 +218,8 @@ def _is_setting(key: str) -> bool:
     return key == "RELEASE_URL" or key.startswith("ADF_")
 
 
-def _direct() -> "requests.Session":
-    import requests  # noqa: PLC0415  as above
+def _direct() -> "urllib3.PoolManager":
+    """Connections that no proxy sees. requests would take twice the processor's time, every two seconds for life."""
+    import urllib3  # noqa: PLC0415  8 MB that the operators' commands do without
 
-    session = requests.Session()
-    session.trust_env = False  # neither HTTP_PROXY nor .netrc is for a link-local address
-    session.get_redirect_target = lambda _: None  # type: ignore[assignment,method-assign]  # it has none
-    return session
+    return urllib3.PoolManager(1, retries=False, timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS))

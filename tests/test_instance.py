@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
-import requests
 
 from adf_agent.deadline import Deadline
 from adf_agent.errors import SettingsError
@@ -102,12 +102,14 @@ def test_one_token_and_one_connection_serve_a_boot(imds: Imds) -> None:
     assert (imds.requests[TOKEN], imds.requests[USER_DATA], imds.connections) == (1, 5, 1)
 
 
-def test_session_may_be_handed_in(imds: Imds) -> None:
-    """A loop that makes a session a question opens a connection every two seconds for as long as the instance lives."""
-    with requests.Session() as session:
-        for _ in range(3):
-            Metadata(imds.endpoint, Deadline(20, threading.Event()), session).get(USER_DATA)
-    assert imds.connections == 1
+def test_service_that_hung_up_meanwhile_is_asked_again_at_once() -> None:
+    """A connection that IMDS closed while it was idle makes a question fail, and a notice of two minutes late."""
+    with Imds() as former:
+        client = metadata(former.endpoint, seconds=0)  # nothing is tried again
+        known = client.identity()
+    with Imds(port=urlsplit(former.endpoint).port or 0) as imds:
+        assert (client.identity(), client.lifecycle_target()) == (known, None)
+        assert imds.connections == 1
 
 
 def test_token_that_is_gone_is_made_anew_once(imds: Imds) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from fixtures_agent import BASE, Files, Machine, app
+from gate import gated
 from test_boot import free_port, page, table
 
+from adf_agent.release import FILE
 from adf_agent.sandbox.imds import SILENCE, Fault
 
 
@@ -33,6 +35,18 @@ def answers(port: int, text: str = "hello") -> Callable[[], bool]:
             return False
 
     return ask
+
+
+def test_release_file_is_gone_before_the_container_is_made(machine: Machine) -> None:
+    """Docker waits until the disk has all that was written to it: for a file that nobody needs any more, too."""
+    serving(machine)
+    gate = gated(machine, "stage.started|container")
+    gate.reach()
+    folder = machine.root / "var/lib/adf-agent"
+    assert (folder / "build.log").exists()
+    assert not (folder / FILE).exists()
+    gate.open()
+    gate.agent.reach("in service")
 
 
 def test_run_boots_serves_and_leaves_on_sigterm(machine: Machine) -> None:

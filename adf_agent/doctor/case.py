@@ -88,20 +88,15 @@ class Case:
 
     def metadata(self) -> Metadata:
         """A client of IMDS, whose answers tell the time too."""
-        import requests  # noqa: PLC0415
-
-        session = requests.Session()
-        session.trust_env = False  # as in instance: no proxy is asked for a link-local address
-        session.hooks["response"].append(self._take_time)
-        return Metadata(self.endpoint, self.deadline.within(METADATA_SECONDS), session)
+        return Metadata(self.endpoint, self.deadline.within(METADATA_SECONDS), self._take_time)
 
     def user_data(self) -> dict[str, str]:
         """The settings in user-data. Raises SettingsError."""
         self.identity.need()
         return userdata.parse(self.metadata().user_data())
 
-    def _take_time(self, response: Any, *_: Any, **__: Any) -> None:
-        self.skews += skew(response.headers.get("Date", ""), time.time())
+    def _take_time(self, headers: Mapping[str, str]) -> None:
+        self.skews += skew(headers.get("Date", ""), time.time())
 
     def _identity(self) -> Identity:
         return self.metadata().identity()

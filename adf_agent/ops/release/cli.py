@@ -4,7 +4,6 @@ import argparse
 import functools
 import os
 import sys
-from pathlib import Path
 
 from adf_agent import __version__
 from adf_agent.layout import Layout, exemplify
@@ -50,6 +49,8 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 def _mask() -> "Mask":
     """Shows a text as a build's log may have it: GitHub, a proxy or a registry may quote what it was sent."""
+    from pathlib import Path  # noqa: PLC0415
+
     from adf_agent import engine, mask  # noqa: PLC0415
 
     hide = mask.Mask()
