@@ -120,13 +120,15 @@ def _budgets(
     rows = [
         measures.cold_row("cold boot, hello, with config", 1.0, with_config),
         measures.cold_row("cold boot, hello, without config", 1.3, without),
-        *beneath.rows(here, hello, runs),
+        beneath.row(here, hello, runs, config=False),
     ]
     profiles = {"Where the time goes: cold boot of hello, with config": _profile(with_config)}
     if not quick:
         _say("cold boots of 300 MB")
-        pairs = measures.cold(here, releases.heavy(here.served, HEAVY), 5, config=True)
+        heavy = releases.heavy(here.served, HEAVY)
+        pairs = measures.cold(here, heavy, 5, config=True)
         rows.append(measures.cold_row("cold boot, 300 MB", 0.9, pairs))
+        rows.append(beneath.row(here, heavy, 5, config=True))
         profiles["Where the time goes: cold boot of 300 MB"] = _profile(pairs)
         _say("cold boots on a heavy base image")
         rows.append(bases.row(here))

@@ -1,19 +1,18 @@
-"""What a boot of hello can't go below: Python with the libraries that it takes, and a build whose context is a tar."""
+"""What a cold boot can't go below: the pipeline, held to what the agent is held to, against the pipeline as it is."""
 
 import json
-import subprocess
-import time
-from collections.abc import Callable
+import shlex
 
-from measures import PYTHON, spread
+import measures
+import sides
+from measures import PYTHON
 from releases import Release
 from report import Row
-from sides import REPOSITORY
-from world import FLOOR, World
+from sides import REPOSITORY, Boot
+from world import World
 
 from adf_agent.__main__ import GARBAGE
 
-TAR = "context.tar"
 LIBRARY = REPOSITORY / "build/tree/usr/lib/adf-agent"
 IMPORTS = f"""
 import gc, sys
@@ -23,39 +22,15 @@ import structlog, requests, tenacity, docker
 """
 
 
-def rows(world: World, release: Release, runs: int) -> list[Row]:
-    """No budgets: beside them, these say what is left to gain."""
-    imports = [_seconds(lambda: _run(world, [PYTHON, "-BIS", "-c", IMPORTS])) for _ in range(runs)]
-    folder = world.folder / "context"
-    folder.mkdir()
-    _run(world, ["tar", "-xf", str(world.served / release.file), "-C", str(folder)])
-    _run(world, ["tar", "-cf", str(world.folder / TAR), "-C", str(folder), "."])
-    more = [_build(world, "-") - _build(world, str(folder)) for _ in range(runs)]
-    return [
-        _row("beneath: Python with structlog, requests, tenacity and docker imported", imports),
-        _row("beneath: docker build of a tar on standard input takes longer than of a folder by", more),
-    ]
+def row(world: World, release: Release, runs: int, *, config: bool) -> Row:
+    """No budget: beside the row above, it says what is left to gain.
 
+    The pipeline starts a Python that imports the agent's libraries, downloads to a file, hashes it, and streams it.
+    """
+    first = shlex.join([PYTHON, "-BIS", "-c", IMPORTS])
 
-def _row(what: str, seconds: list[float]) -> Row:
-    return Row(what, "", spread(seconds, " s"), None, tuple(seconds))
+    def held(world: World) -> Boot:
+        return sides.floor(world, config=config, FLOOR_FIRST=first, FLOOR_TAR="1")
 
-
-def _build(world: World, context: str) -> float:
-    world.clear()
-    command = [str(world.docker), "build", "--quiet", "--tag", FLOOR, context]
-    return _seconds(lambda: _run(world, command))
-
-
-def _run(world: World, command: list[str]) -> None:
-    with (world.folder / TAR).open("ab+") as context:
-        context.seek(0)
-        subprocess.run(
-            command, env=world.environment(), stdin=context, stdout=subprocess.DEVNULL, timeout=60, check=True
-        )
-
-
-def _seconds(call: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
+    pairs = measures.cold(world, release, runs, config=config, agent=held)
+    return measures.cold_row("beneath: the pipeline, with the agent's imports and a checked tar", None, pairs)

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,16 @@ class Pair:
     floor: Boot
 
 
-def cold(world: World, release: Release, runs: int, *, config: bool) -> list[Pair]:
-    """Boots of both sides in turn, each with nothing of the former left; a first pair is not counted."""
+def cold(
+    world: World, release: Release, runs: int, *, config: bool, agent: Callable[[World], Boot] = sides.agent
+) -> list[Pair]:
+    """Boots of both sides in turn, each with nothing of the former left; a first pair is not counted.
+
+    *agent* is what boots in the agent's place.
+    """
     world.offer(release, config=config)
     pairs = []
-    both = {"agent": lambda: sides.agent(world), "floor": lambda: sides.floor(world, config=config)}
+    both = {"agent": lambda: agent(world), "floor": lambda: sides.floor(world, config=config)}
     for number in range(runs + 1):  # the first one warms the machine's own caches
         booted = {}
         for side in ("agent", "floor") if number % 2 else ("floor", "agent"):  # what one leaves behind meets both
@@ -50,12 +55,14 @@ def cold(world: World, release: Release, runs: int, *, config: bool) -> list[Pai
     return pairs[1:]
 
 
-def cold_row(what: str, budget: float, pairs: list[Pair]) -> Row:
+def cold_row(what: str, budget: float | None, pairs: list[Pair]) -> Row:
     """The ratio of both sides' times, pair by pair."""
     ratios = [pair.agent.seconds / pair.floor.seconds for pair in pairs]
     agent = statistics.median(pair.agent.seconds for pair in pairs)
     floor = statistics.median(pair.floor.seconds for pair in pairs)
     figure = f"{spread(ratios)}: {agent:.2f} s to {floor:.2f} s"
+    if budget is None:
+        return Row(what, "", figure, None, tuple(ratios))
     return Row(what, f"≤ {budget} x floor", figure, statistics.median(ratios) <= budget, tuple(ratios))
 
 

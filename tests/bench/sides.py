@@ -90,9 +90,8 @@ def agent(world: World, watch: Callable[[int], object] = lambda _: None) -> Boot
     return Boot(status["since"] - started, steps)
 
 
-def floor(world: World, *, config: bool) -> Boot:
+def floor(world: World, *, config: bool, **environment: str) -> Boot:
     """A boot by floor.sh, its seconds as it counts them itself."""
-    environment = {}
     if config:
         (world.folder / "config.py").write_text(CONFIG.format(region=world.cloud.imds.instance.region))
         environment["FLOOR_CONFIG"] = f"{sys.executable} {world.folder / 'config.py'}"
