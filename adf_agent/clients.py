@@ -19,7 +19,9 @@ METADATA = ("169.254.169.254", "fd00:ec2::254", "[fd00:ec2::254]")  # the last a
 
 
 class Clients:
-    """The clients of this machine: boot's Host. One boto3 session, each client made when it is first asked for.
+    """The clients of this machine: boot's Host. One session of AWS's SDK, each client made when it is first asked for.
+
+    The session is botocore's: boto3's has resources and transfers too, 2 MB and a fifth of the SDK's start.
 
     *hide* is told the secrets of the credentials that they use.
     """
@@ -86,15 +88,17 @@ class Clients:
             with _environment():
                 if service not in self._made:
                     config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20)
-                    self._made[service] = self._session.client(service, config=config)
+                    self._made[service] = self._session.create_client(service, config=config)
                 return self._made[service]
 
     def _credentials(self, region: str) -> Any:
         """Those of now: a role's are renewed."""
-        import boto3  # noqa: PLC0415
+        import botocore.session  # noqa: PLC0415
 
         with _environment():
-            self._session = self._session or boto3.session.Session(region_name=os.environ.get("AWS_REGION") or region)
+            if self._session is None:
+                self._session = botocore.session.get_session()
+                self._session.set_config_variable("region", os.environ.get("AWS_REGION") or region)
             credentials = self._session.get_credentials()
             if credentials is None:
                 self._session = None  # it would not look again

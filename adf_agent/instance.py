@@ -152,16 +152,15 @@ class Metadata:
     def _send(self, method: str, path: str, headers: Mapping[str, str]) -> "urllib3.BaseHTTPResponse":
         from urllib3 import exceptions  # noqa: PLC0415  as below
 
-        if not self._endpoint.startswith(("http://", "https://")):
+        if not self._endpoint.lower().startswith(("http://", "https://")):
             raise self._no_url()
         try:
             response = self._pools.request(method, self._endpoint + path, headers=headers, redirect=False)
         except exceptions.LocationValueError as error:
             raise self._no_url() from error
-        except exceptions.NewConnectionError as error:  # a TimeoutError, for urllib3
-            raise self._unreadable("the connection failed") from error
         except exceptions.HTTPError as error:
-            silent = isinstance(error, exceptions.TimeoutError)
+            refused = isinstance(error, exceptions.NewConnectionError)  # a TimeoutError, for urllib3
+            silent = isinstance(error, exceptions.TimeoutError) and not refused
             raise self._unreadable("no answer in time" if silent else "the connection failed") from error
         self._heard(response.headers)
         return response
@@ -220,6 +219,6 @@ def _is_setting(key: str) -> bool:
 
 def _direct() -> "urllib3.PoolManager":
     """Connections that no proxy sees. requests would take twice the processor's time, every two seconds for life."""
-    import urllib3  # noqa: PLC0415  8 MB that the operators' commands do without
+    import urllib3  # noqa: PLC0415  9 MB that the operators' commands do without
 
     return urllib3.PoolManager(1, retries=False, timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS))

@@ -43,7 +43,6 @@ CALLS = Counter(
         "elasticloadbalancing:RegisterTargets": 1,
     }
 )
-MOST_CALLS = 12
 RECORD = "dynamodb:PutItem"  # the fleet record's: the first and the last, and no more than one in 5 s between
 RECORD_SECONDS = 5
 POLLS = "autoscaling:RecordLifecycleActionHeartbeat", "elasticloadbalancing:DescribeTargetHealth"
@@ -208,7 +207,6 @@ def test_a_boot_asks_aws_for_what_it_needs_once(small: Figures) -> None:
     assert counted[RECORD] <= 2 + small.seconds / RECORD_SECONDS
     counted[RECORD] = min(2, counted[RECORD])  # a slow machine is no other agent
     assert counted <= CALLS + Counter({RECORD: 2}), counted - CALLS
-    assert counted.total() <= MOST_CALLS
 
 
 def test_in_service_it_asks_aws_nothing(small: Figures) -> None:

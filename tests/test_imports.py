@@ -26,7 +26,7 @@ ORDER = [
 ]  # fmt: skip
 APART = {"ops", "sandbox"}
 EDGE = {"clients"} | APART  # where clients are made
-CLIENTS = {"boto3", "DockerClient", "APIClient", "from_env"}
+CLIENTS = {"boto3", "create_client", "DockerClient", "APIClient", "from_env"}
 
 PACKAGE = Path(adf_agent.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
@@ -84,6 +84,7 @@ def test_clients_are_made_at_the_edge_only(module: str) -> None:
         "import docker\ndocker.from_env()",
         "from docker import DockerClient as Engine",
         "docker.api.client.APIClient()",
+        "import botocore.session\nbotocore.session.get_session().create_client('s3')",
     ],
 )
 def test_a_client_is_seen_in_every_form(source: str) -> None:

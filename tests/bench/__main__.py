@@ -120,7 +120,7 @@ def _budgets(
     rows = [
         measures.cold_row("cold boot, hello, with config", 1.0, with_config),
         measures.cold_row("cold boot, hello, without config", 1.3, without),
-        beneath.row(here, hello, runs, config=False),
+        beneath.row(here, "hello, without config", hello, runs, config=False),
     ]
     profiles = {"Where the time goes: cold boot of hello, with config": _profile(with_config)}
     if not quick:
@@ -128,7 +128,7 @@ def _budgets(
         heavy = releases.heavy(here.served, HEAVY)
         pairs = measures.cold(here, heavy, 5, config=True)
         rows.append(measures.cold_row("cold boot, 300 MB", 0.9, pairs))
-        rows.append(beneath.row(here, heavy, 5, config=True))
+        rows.append(beneath.row(here, "300 MB", heavy, 5, config=True))
         profiles["Where the time goes: cold boot of 300 MB"] = _profile(pairs)
         _say("cold boots on a heavy base image")
         rows.append(bases.row(here))
@@ -140,7 +140,7 @@ def _budgets(
         rows.append(measures.memory(here, releases.bulky(here.served, BULKY)))
     rows.append(measures.status(here, 20 if quick else 40))
     _say("the daemon in service")
-    rows += service.rows(here, hello, runs)
+    rows += service.rows(here, hello, runs, own_start)
     _say("the operators' commands")
     rows += operators.rows(here, runs)
     _say("a roll over a thousand instances")

@@ -1,4 +1,4 @@
-"""What a cold boot can't go below: the pipeline, held to what the agent is held to, against the pipeline as it is."""
+"""What two of the agent's terms cost by themselves: its libraries' imports, and a tar as context."""
 
 import json
 import shlex
@@ -22,15 +22,12 @@ import structlog, requests, tenacity, docker
 """
 
 
-def row(world: World, release: Release, runs: int, *, config: bool) -> Row:
-    """No budget: beside the row above, it says what is left to gain.
-
-    The pipeline starts a Python that imports the agent's libraries, downloads to a file, hashes it, and streams it.
-    """
+def row(world: World, what: str, release: Release, runs: int, *, config: bool) -> Row:
+    """No budget: the pipeline under these terms, against the pipeline as it is."""
     first = shlex.join([PYTHON, "-BIS", "-c", IMPORTS])
 
     def held(world: World) -> Boot:
         return sides.floor(world, config=config, FLOOR_FIRST=first, FLOOR_TAR="1")
 
     pairs = measures.cold(world, release, runs, config=config, agent=held)
-    return measures.cold_row("beneath: the pipeline, with the agent's imports and a checked tar", None, pairs)
+    return measures.cold_row(f"the pipeline after the agent's imports, by a tar: {what}", None, pairs)

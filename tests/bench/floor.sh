@@ -5,8 +5,8 @@
 # usage: floor.sh NAME HOST_PORT CONTAINER_PORT PATH    (NAME: of image and container; PATH: where the app answers)
 # environment: AWS_EC2_METADATA_SERVICE_ENDPOINT, the metadata service, with RELEASE_URL=… in its user-data;
 #   FLOOR_CONFIG, a command that prints KEY=VALUE lines (none: no config); DOCKER_BUILDKIT=1 for a client before 23.
-#   FLOOR_FIRST, a command to start with, and FLOOR_TAR=1, by which the release is downloaded whole and hashed before
-#   the builder gets it as a tar: what the agent does so, too
+#   FLOOR_FIRST, a command to start with. FLOOR_TAR=1: as the agent does, it downloads to a file, hashes that, and gives
+#   the builder the archive itself (which must have no folder on top)
 # prints a line a step, its name and seconds, and at the end `total`; ends with 1 where nothing answers within 300 s
 set -euo pipefail
 

@@ -140,6 +140,7 @@ def _boots(world: World) -> tuple[float, ...]:
     """Seconds of a cold boot by either side, and the agent's own peak in bytes."""
     peaks = [0]
     world.clear()
-    agent = sides.agent(world, lambda pid: peaks.append(measures.peak(pid)[1]))
+    floor = sides.floor(world, config=False)
     world.clear()
-    return agent.seconds, sides.floor(world, config=False).seconds, max(peaks)
+    agent = sides.agent(world, lambda pid: peaks.append(measures.peak(pid)[1]))
+    return agent.seconds, floor.seconds, max(peaks)

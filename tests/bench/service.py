@@ -25,6 +25,7 @@ from adf_agent.sandbox.member import Hook
 LIMIT = 60.0  # seconds for anything to happen
 IDLE_SECONDS = 60.0
 HOOKS = (Hook("adf-launch", "launch"), Hook("adf-terminate", "terminate"))
+RECORDS = 2  # puts of the fleet record: a boot's first and its last
 POLLS = ("RecordLifecycleActionHeartbeat", "DescribeTargetHealth", "DescribeInstanceHealth", "Decrypt")
 
 
@@ -87,7 +88,7 @@ def daemon(world: World) -> Iterator[Daemon]:
         process.wait()
 
 
-def rows(world: World, release: Release, runs: int) -> list[Row]:
+def rows(world: World, release: Release, runs: int, own_start: float) -> list[Row]:
     """Every row of this module. The cloud's instance is the group's from here on."""
     world.clear()  # under the id that the instance had so far
     with ExitStack() as stack:
@@ -103,15 +104,12 @@ def rows(world: World, release: Release, runs: int) -> list[Row]:
         with daemon(world) as agent:
             agent.reach("in service")
             group.wait_for("InService")
+            until(lambda: world.cloud.calls["dynamodb:PutItem"] >= RECORDS, "last word in the fleet record")
             found += [calls(world.cloud.calls)]
             found += [*idle(agent), exits(world, agent, runs), notices(group, agent, runs)]
             found += [spot(world, agent)]
         instance.spot_action = None
-        group.return_to_pool()
-        with daemon(world) as agent:
-            agent.reach("warmed")
-        group.wait_for("Warmed:Running")
-        return [*found, warm(world, group)]
+        return [*found, warm(world, group, min(runs, 5), own_start)]
 
 
 def target_group(world: World) -> str:
@@ -181,17 +179,28 @@ def spot(world: World, agent: Daemon) -> Row:
     return Row("spot notice acted on", "≤ 6 s", f"{seconds:.2f} s, n = 1", seconds <= 6, (seconds,))
 
 
-def warm(world: World, group: Group) -> Row:
-    """An instance that leaves the warm pool: from the agent's start to in service, its image being built."""
+def warm(world: World, group: Group, runs: int, own_start: float) -> Row:
+    """An instance that leaves the warm pool: from the agent's start to in service, its image being there."""
+    seconds = [_leave_pool(world, group) for _ in range(runs)]
+    met = statistics.median(seconds) <= 1.0 + own_start
+    budget = f"≤ 1.0 s + the app's own start, {own_start:.2f} s"
+    what = "out of the warm pool, agent start to in service"
+    return Row(what, budget, spread(seconds, " s"), met, tuple(seconds))
+
+
+def _leave_pool(world: World, group: Group) -> float:
+    group.return_to_pool()
+    with daemon(world) as agent:
+        agent.reach("warmed")
+    group.wait_for("Warmed:Running")
     path = world.root / "var/lib/adf-agent/state.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"boot_id": "another"}))
     group.leave_pool()
     started = time.time()
     with daemon(world) as agent:
         agent.reach("in service")
+        group.wait_for("InService")
         status = json.loads((world.root / "run/adf-agent/status.json").read_bytes())
-        seconds = status["since"] - started
         agent.process.terminate()
         agent.process.wait(LIMIT)
-    budget = "about 1 s + the app's own start"
-    return Row("out of the warm pool, agent start to in service", budget, f"{seconds:.2f} s, n = 1", None, (seconds,))
+    return float(status["since"] - started)
