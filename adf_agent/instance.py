@@ -158,7 +158,7 @@ class Metadata:
             response = self._pools.request(method, self._endpoint + path, headers=headers, redirect=False)
         except exceptions.LocationValueError as error:
             raise self._no_url() from error
-        except exceptions.HTTPError as error:
+        except (exceptions.HTTPError, ValueError, OverflowError, MemoryError) as error:  # the last of absurd lengths
             refused = isinstance(error, exceptions.NewConnectionError)  # a TimeoutError, for urllib3
             silent = isinstance(error, exceptions.TimeoutError) and not refused
             raise self._unreadable("no answer in time" if silent else "the connection failed") from error

@@ -54,7 +54,10 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self._look()
+            try:
+                self._look()
+            except Exception:  # the thread's boundary: without it no later notice is seen
+                log.exception("unexpected")
             self.asked.set()
             self._stop.wait(max(0.05, min(self._due.values()) - self._clock()))
 

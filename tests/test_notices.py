@@ -111,6 +111,29 @@ def test_the_first_look_is_at_once(spot: Imds, watch_stops: threading.Event) -> 
     assert news.acquire(timeout=PATIENCE)
 
 
+class Broken(Metadata):
+    """One that ends its first question in a way that nobody expected."""
+
+    asked = 0
+
+    def lifecycle_target(self) -> str | None:
+        self.asked += 1
+        if self.asked == 1:
+            raise ZeroDivisionError
+        return super().lifecycle_target()
+
+
+def test_a_fault_that_nobody_expected_ends_no_watch(spot: Imds, watch_stops: threading.Event) -> None:
+    """An instance that serves on for months, and hears of no scale-in and no spot notice."""
+    spot.instance.target_lifecycle_state = "Terminated"
+    news = threading.Semaphore(0)
+    with structlog.testing.capture_logs() as logs:
+        watch = Watch(Broken(spot.endpoint, Deadline(0, watch_stops)), news.release, watch_stops)
+        assert news.acquire(timeout=PATIENCE)
+    assert watch.seen == Notices("Terminated")
+    assert [log["event"] for log in logs] == ["unexpected", "notice"]
+
+
 @pytest.mark.parametrize(
     ("facts", "expected", "seconds"),
     [

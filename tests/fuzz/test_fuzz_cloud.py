@@ -121,6 +121,18 @@ def test_a_redirect_to_no_text_is_no_fault_of_the_agent() -> None:
         Metadata(service.endpoint, Deadline(0, threading.Event())).user_data()
 
 
+@pytest.mark.parametrize("length", [10**12, 2**62, 2**63 - 1, 2**64])
+@pytest.mark.parametrize("form", [b"Content-Length: %d\r\n\r\na", b"Transfer-Encoding: chunked\r\n\r\n%x\r\na"])
+def test_an_absurd_length_is_no_fault_of_the_agent(form: bytes, length: int) -> None:
+    """The memory for an answer of that length isn't there, and no notice is looked for any more."""
+    [service] = SERVICES
+    service.token = GOOD_TOKEN
+    service.answer = b"HTTP/1.1 200 OK\r\n" + form % length
+    with pytest.raises(SettingsError, match="the connection failed") as raised:
+        Metadata(service.endpoint, Deadline(0, threading.Event())).user_data()
+    assert raised.value.transient
+
+
 SCALARS = st.builds(
     lambda text: {"S": text}, texts("ssm:/a", "secretsmanager:b", "\0", "\n", "ssm:")
 ) | st.sampled_from(
