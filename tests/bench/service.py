@@ -109,7 +109,7 @@ def rows(world: World, release: Release, runs: int, own_start: float) -> list[Ro
             found += [*idle(agent), exits(world, agent, runs), notices(group, agent, runs)]
             found += [spot(world, agent)]
         instance.spot_action = None
-        return [*found, warm(world, group, min(runs, 5), own_start)]
+        return [*found, warm(world, group, min(runs, 3), own_start)]
 
 
 def target_group(world: World) -> str:
