@@ -203,7 +203,7 @@ class Machine:
         path = self.root / "var/lib/adf-agent/state.json"
         for image in json.loads(path.read_text())["images"] if path.exists() else []:
             try:
-                self.engine.images.remove(image)
+                self.engine.images.remove(image, force=True)  # another test's container may run by it
             except (ImageNotFound, NotFound):
                 continue  # a test's own doing
 
