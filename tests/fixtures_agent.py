@@ -10,12 +10,13 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
-from docker.errors import ImageNotFound, NotFound
+from docker.errors import APIError
 from web import Web
 
 from adf_agent.sandbox.cloud import Cloud
@@ -203,9 +204,10 @@ class Machine:
         path = self.root / "var/lib/adf-agent/state.json"
         for image in json.loads(path.read_text())["images"] if path.exists() else []:
             try:
-                self.engine.images.remove(image, force=True)  # another test's container may run by it
-            except (ImageNotFound, NotFound):
-                continue  # a test's own doing
+                self.engine.images.remove(image)
+            except APIError as error:  # gone by the test itself, or another test runs by it
+                if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                    raise
 
 
 @pytest.fixture(scope="session")
